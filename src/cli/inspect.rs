@@ -1,0 +1,254 @@
+//! `qeval inspect`: what a file is, from its headers alone.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+use super::{Outcome, terminal};
+use crate::{
+    checkpoint::Checkpoint,
+    error::Result,
+    report::format::{bytes, count},
+    tokenizer::Tokenizer,
+};
+
+/// What `inspect` found; also its `--json`.
+#[derive(Serialize)]
+struct Inspection {
+    path: String,
+    format: &'static str,
+    files: Vec<(String, u64)>,
+    architecture: String,
+    /// Why this version cannot run the model; absent if it can.
+    cannot_run: Option<String>,
+    config: Option<Vec<(&'static str, String)>>,
+    parameters: u64,
+    weight_bytes: Option<u64>,
+    bits_per_weight: Option<f64>,
+    encodings: Vec<Share>,
+    tokenizer: Option<String>,
+    chat_template_characters: Option<usize>,
+    tensors: Vec<TensorLine>,
+}
+
+#[derive(Serialize)]
+struct Share {
+    encoding: String,
+    tensors: usize,
+    parameters: u64,
+    bytes: Option<u64>,
+    bits_per_weight: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct TensorLine {
+    name: String,
+    shape: Vec<usize>,
+    encoding: String,
+    bytes: Option<u64>,
+}
+
+pub(super) fn command(path: &Path, tensors: bool, json: bool) -> Result<Outcome> {
+    let inspection = inspect(path)?;
+    if json {
+        terminal::print_json(&inspection);
+    } else {
+        terminal::text(&render(&inspection, tensors));
+    }
+    Ok(Outcome::Done)
+}
+
+fn inspect(path: &Path) -> Result<Inspection> {
+    let checkpoint = Checkpoint::open(path)?;
+    let (architecture, config, cannot_run) = architecture(&checkpoint);
+    let encodings = shares(&checkpoint);
+    let parameters: u64 = encodings.iter().map(|share| share.parameters).sum();
+    let weight_bytes: Option<u64> = encodings.iter().map(|share| share.bytes).sum();
+    Ok(Inspection {
+        path: path.display().to_string(),
+        format: checkpoint.format.name(),
+        files: checkpoint
+            .files
+            .iter()
+            .map(|file| (file.path().display().to_string(), file.bytes().len() as u64))
+            .collect(),
+        architecture,
+        cannot_run,
+        config,
+        parameters,
+        weight_bytes,
+        bits_per_weight: weight_bytes.map(|n| n as f64 * 8.0 / parameters.max(1) as f64),
+        encodings,
+        tokenizer: tokenizer(&checkpoint),
+        chat_template_characters: chat_template(&checkpoint).map(|template| template.chars().count()),
+        tensors: checkpoint
+            .tensors
+            .values()
+            .map(|tensor| TensorLine {
+                name: tensor.name.clone(),
+                shape: tensor.shape.clone(),
+                encoding: tensor.type_name.clone(),
+                bytes: tensor.stored_bytes,
+            })
+            .collect(),
+    })
+}
+
+type Facts = Vec<(&'static str, String)>;
+
+/// Name, settings, and the first reason why the model cannot be run.
+fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Option<String>) {
+    let stated = stated_architecture(checkpoint);
+    match checkpoint.config() {
+        Ok(Some(config)) => {
+            let facts = vec![
+                ("num_hidden_layers", config.num_hidden_layers.to_string()),
+                ("hidden_size", config.hidden_size.to_string()),
+                ("intermediate_size", config.intermediate_size.to_string()),
+                ("num_attention_heads", config.num_attention_heads.to_string()),
+                ("num_key_value_heads", config.num_key_value_heads.to_string()),
+                ("head_dim", config.head_dim.to_string()),
+                ("vocab_size", config.vocab_size.to_string()),
+                ("max_position_embeddings", config.max_position_embeddings.to_string()),
+                ("rope", format!("theta {}, {}", config.rope.theta, rope_name(&config.rope.scaling))),
+                ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
+            ];
+            let name = config.architecture.name().to_owned();
+            let reason = crate::model::Decoder::open(checkpoint, config, &candle_core::Device::Cpu).err();
+            (name, Some(facts), reason.map(|error| error.to_string()))
+        }
+        Ok(None) => (stated, None, Some("there is no config.json beside the weights".to_owned())),
+        Err(reason) => (stated, None, Some(reason.to_string())),
+    }
+}
+
+fn rope_name(scaling: &crate::checkpoint::config::RopeScaling) -> &'static str {
+    use crate::checkpoint::config::RopeScaling;
+    match scaling {
+        RopeScaling::Default => "default",
+        RopeScaling::Linear { .. } => "linear",
+        RopeScaling::Llama3 { .. } => "llama3",
+        RopeScaling::Yarn { .. } => "yarn",
+        RopeScaling::Divisors { .. } => "stored divisors",
+    }
+}
+
+/// The architecture's name as the file states it, implemented or not.
+fn stated_architecture(checkpoint: &Checkpoint) -> String {
+    if let Some(metadata) = &checkpoint.gguf_metadata {
+        return metadata.get_str("general.architecture").unwrap_or("not stated").to_owned();
+    }
+    config_json(checkpoint)
+        .and_then(|json| Some(json.get("architectures")?.get(0)?.as_str()?.to_owned()))
+        .unwrap_or_else(|| "not stated".to_owned())
+}
+
+fn config_json(checkpoint: &Checkpoint) -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(checkpoint.config_json()?).ok()?).ok()
+}
+
+fn shares(checkpoint: &Checkpoint) -> Vec<Share> {
+    let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
+    for tensor in checkpoint.tensors.values() {
+        let share = shares.entry(&tensor.type_name).or_insert_with(|| Share {
+            encoding: tensor.type_name.clone(),
+            tensors: 0,
+            parameters: 0,
+            bytes: Some(0),
+            bits_per_weight: None,
+        });
+        share.tensors += 1;
+        share.parameters += tensor.parameters();
+        share.bytes = share.bytes.zip(tensor.stored_bytes).map(|(a, b)| a + b);
+    }
+    let mut shares: Vec<Share> = shares.into_values().collect();
+    for share in &mut shares {
+        share.bits_per_weight = share.bytes.map(|n| n as f64 * 8.0 / share.parameters.max(1) as f64);
+    }
+    shares.sort_by(|a, b| b.parameters.cmp(&a.parameters).then(a.encoding.cmp(&b.encoding)));
+    shares
+}
+
+/// A line on the tokenizer; for a GGUF from its metadata alone, so that a large vocabulary costs nothing.
+fn tokenizer(checkpoint: &Checkpoint) -> Option<String> {
+    if let Some(metadata) = &checkpoint.gguf_metadata {
+        let model = metadata.get_str("tokenizer.ggml.model")?;
+        let pieces = metadata.get_strings("tokenizer.ggml.tokens").map_or(0, <[String]>::len);
+        let pre = metadata.get_str("tokenizer.ggml.pre").map(|pre| format!(", pre-tokenizer {pre}"));
+        return Some(format!(
+            "GGUF vocabulary: {model}{}, {} ids",
+            pre.unwrap_or_default(),
+            count(pieces as u64)
+        ));
+    }
+    match Tokenizer::of(checkpoint) {
+        Ok(Some(tokenizer)) => {
+            let ids = count(tokenizer.vocabulary_size() as u64);
+            let bos = if tokenizer.adds_bos { "BOS first" } else { "no BOS" };
+            Some(format!("tokenizer.json: {ids} ids, {bos}"))
+        }
+        Ok(None) => None,
+        Err(reason) => Some(format!("unusable: {reason}")),
+    }
+}
+
+fn chat_template(checkpoint: &Checkpoint) -> Option<String> {
+    if let Some(metadata) = &checkpoint.gguf_metadata {
+        return metadata.get_str("tokenizer.chat_template").map(str::to_owned);
+    }
+    let separate = checkpoint.folder.join("chat_template.jinja");
+    if let Ok(template) = std::fs::read_to_string(separate) {
+        return Some(template);
+    }
+    let text = std::fs::read_to_string(checkpoint.folder.join("tokenizer_config.json")).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+    json.get("chat_template")?.as_str().map(str::to_owned)
+}
+
+fn render(inspection: &Inspection, tensors: bool) -> String {
+    let mut lines = vec![inspection.path.clone()];
+    let mut field = |name: &str, value: String| lines.push(format!("  {name:24} {value}"));
+    let size: u64 = inspection.files.iter().map(|file| file.1).sum();
+    let files = match inspection.files.len() {
+        1 => String::new(),
+        n => format!(" in {n} files"),
+    };
+    field("format", format!("{}, {}{files}", inspection.format, bytes(size)));
+    field("architecture", inspection.architecture.clone());
+    for (name, value) in inspection.config.iter().flatten() {
+        field(name, value.clone());
+    }
+    field("parameters", count(inspection.parameters));
+    if let Some(bits) = inspection.bits_per_weight {
+        field("bits per weight", format!("{bits:.3}"));
+    }
+    field("tokenizer", inspection.tokenizer.clone().unwrap_or_else(|| "none".to_owned()));
+    let template = inspection.chat_template_characters.map(|n| format!("{} characters", count(n as u64)));
+    field("chat template", template.unwrap_or_else(|| "none".to_owned()));
+    match &inspection.cannot_run {
+        None => field("can be measured", "yes".to_owned()),
+        Some(reason) => field("can be measured", format!("no: {reason}")),
+    }
+    lines.push(format!(
+        "\n  {:12} {:>8} {:>16} {:>12} {:>8}",
+        "encoding", "tensors", "parameters", "bytes", "bits"
+    ));
+    for share in &inspection.encodings {
+        lines.push(format!(
+            "  {:12} {:>8} {:>16} {:>12} {:>8}",
+            share.encoding,
+            share.tensors,
+            count(share.parameters),
+            share.bytes.map_or("?".to_owned(), bytes),
+            share.bits_per_weight.map_or("?".to_owned(), |bits| format!("{bits:.3}")),
+        ));
+    }
+    if tensors {
+        lines.push(String::new());
+        for tensor in &inspection.tensors {
+            lines.push(format!("  {:44} {:10} {:?}", tensor.name, tensor.encoding, tensor.shape));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}

@@ -1,0 +1,68 @@
+//! How many tokens fit into the memory that the user allows.
+
+use crate::model::Decoder;
+
+/// Parses "800M", "4G", "1.5GiB" or plain bytes; suffixes are binary.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix.trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(format!("`{suffix}` is not K, M, G or T")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a size; write 800M or 4G"))?;
+    let bytes = number * f64::from(unit).exp2();
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(format!("`{text}` is out of range"));
+    }
+    Ok(bytes as u64)
+}
+
+/// Fewest tokens of a chunk: one full tile.
+const SMALLEST_CHUNK: usize = 1024;
+
+/// Tokens that may be held at once: what `memory` leaves after one decoded stage and one tile's
+/// intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
+pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> usize {
+    const F32: u64 = 4;
+    let stage = models.iter().map(|decoder| {
+        let config = &decoder.config;
+        let largest_layer: usize = (0..config.num_hidden_layers.min(1))
+            .map(|layer| decoder.layer_weights(layer).map(|weight| weight.parameters()).sum())
+            .max()
+            .unwrap_or(0);
+        largest_layer as u64 * F32
+    });
+    let tile = models.iter().map(|decoder| {
+        let config = &decoder.config;
+        let widths = 4 * config.hidden_size
+            + 3 * config.intermediate_size
+            + 4 * config.num_attention_heads * config.head_dim;
+        (widths * SMALLEST_CHUNK) as u64 * F32
+    });
+    let fixed = stage.max().unwrap_or(0) + tile.max().unwrap_or(0);
+    let hidden: u64 = models.iter().map(|decoder| decoder.config.hidden_size as u64 * F32).sum();
+    let tokens = memory.saturating_sub(fixed) / (hidden + reduction_bytes as u64).max(1);
+    usize::try_from(tokens).unwrap_or(usize::MAX).max(SMALLEST_CHUNK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_bytes("800M"), Ok(800 << 20));
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("1.5 gb"), Ok(3 << 29));
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert!(parse_bytes("lots").is_err());
+        assert!(parse_bytes("-1G").is_err());
+        assert!(parse_bytes("0").is_err());
+    }
+}

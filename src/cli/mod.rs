@@ -1,0 +1,244 @@
+//! The command line: arguments in, one function call per command.
+//!
+//! `terminal.rs` is the only file that prints. Exit codes: 0 done, 2 could not
+//! measure (bad input, a NaN, I/O); 1 and 3 belong to the gate.
+
+mod assemble;
+pub mod compare;
+mod inspect;
+mod memory;
+mod models;
+mod terminal;
+mod trace;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use self::terminal::report_error;
+use crate::error::Result;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was measured.
+    Done,
+    /// Something came out as NaN or infinite; the report says where.
+    NotMeasured,
+}
+
+impl Outcome {
+    /// The process's exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Done => 0,
+            Outcome::NotMeasured => 2,
+        }
+    }
+}
+
+/// Know exactly what quantization cost your model.
+#[derive(Debug, Parser)]
+#[command(name = "qeval", version, about, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Examples:
+  qeval compare base.safetensors quant.gguf
+  qeval inspect quant.gguf
+  qeval report qeval-report
+
+Exit codes: 0 done, 2 could not measure (bad input, NaN, I/O).")]
+pub struct Cli {
+    #[command(flatten)]
+    output: Verbosity,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+struct Verbosity {
+    /// Say more (-v: steps, -vv: details); RUST_LOG overrides.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors and the result.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure what was lost between a base model and its quantized cousins.
+    Compare(CompareArgs),
+    /// Describe a model from its headers alone.
+    Inspect(InspectArgs),
+    /// Write logits and hidden states of one sequence, to check against another implementation.
+    Trace(TraceArgs),
+    /// Redraw tables, charts and report.html from a comparison.json; needs no model.
+    Report(ReportArgs),
+    /// Print the JSON Schema of comparison.json.
+    Schema,
+    /// Print shell completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `qeval compare`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  qeval compare base.safetensors model-Q8_0.gguf model-Q4_K_M.gguf
+  qeval compare ./Llama-3.2-1B model-Q4_K_M.gguf --text book.txt --protocol llama.cpp
+  qeval compare logits.bin model-Q4_K_M.gguf     # llama.cpp's --kl-divergence-base file
+  qeval compare base/ quant.gguf --suite my-suite/ --out run-1 --json")]
+pub struct CompareArgs {
+    /// The reference: a .safetensors or .gguf file, a Hugging Face folder, or llama.cpp's saved logits.
+    pub base: PathBuf,
+    /// The cousins: .safetensors or .gguf files, or Hugging Face folders.
+    #[arg(required = true)]
+    pub quants: Vec<PathBuf>,
+    /// A suite by name (perplexity), or a path to a suite's YAML file or folder; may be repeated.
+    #[arg(long, value_name = "NAME|PATH")]
+    pub suite: Vec<String>,
+    /// Measure on this text (a .jsonl holds one document per line under "text"); may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub text: Vec<PathBuf>,
+    /// How text is cut into windows: strided, llama.cpp or lm-eval.
+    #[arg(long, default_value = "strided")]
+    pub protocol: String,
+    /// Tokens of a window (n_ctx); 512, or the model's own length for lm-eval.
+    #[arg(long, value_name = "TOKENS")]
+    pub window: Option<usize>,
+    /// Tokens between the starts of strided windows; half a window.
+    #[arg(long, value_name = "TOKENS")]
+    pub stride: Option<usize>,
+    /// Score at most so many windows of each task (llama.cpp's --chunks); the rest is counted as dropped.
+    #[arg(long, value_name = "N")]
+    pub max_windows: Option<usize>,
+    /// Folder of the results; an earlier result in it is replaced.
+    #[arg(short, long, default_value = "qeval-report", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Write into a folder that holds other things.
+    #[arg(long)]
+    pub force: bool,
+    /// Memory to stay within, as 800M or 4G; sizes the chunk of tokens held at once.
+    #[arg(long, default_value = "2G", value_parser = memory::parse_bytes, value_name = "SIZE")]
+    pub memory: u64,
+    /// What to look at inside the models.
+    #[arg(long, value_enum, default_value_t = Probe::Layers)]
+    pub probe: Probe,
+    /// Tokens of the probes' sample (whole windows), or "all".
+    #[arg(long, default_value = "4096", value_parser = parse_probe_tokens, value_name = "N|all")]
+    pub probe_tokens: ProbeTokens,
+    /// Skip the noise floor (base against itself rounded to bf16).
+    #[arg(long)]
+    pub no_noise_floor: bool,
+    /// Do not hash the model files.
+    #[arg(long)]
+    pub no_hash: bool,
+    /// Where products run: cpu, cuda, cuda:1, metal.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print comparison.json instead of the summary.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to look at inside the models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    /// Nothing: token metrics only.
+    None,
+    /// Every layer's output, and every weight.
+    Layers,
+    /// Every linear's output as well.
+    Linear,
+}
+
+/// Size of the probes' sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeTokens {
+    /// Every window.
+    All,
+    /// Whole windows until so many tokens are reached.
+    AtLeast(usize),
+}
+
+fn parse_probe_tokens(text: &str) -> std::result::Result<ProbeTokens, String> {
+    match text {
+        "all" => Ok(ProbeTokens::All),
+        number => number
+            .parse()
+            .map(ProbeTokens::AtLeast)
+            .map_err(|_| format!("`{number}` is neither a number nor `all`")),
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  qeval inspect model-Q4_K_M.gguf --tensors")]
+struct InspectArgs {
+    /// A .safetensors or .gguf file, or a Hugging Face folder.
+    model: PathBuf,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  qeval trace model.gguf --text 'Once upon a time' --out trace.safetensors"
+)]
+struct TraceArgs {
+    /// A .safetensors or .gguf file, or a Hugging Face folder.
+    model: PathBuf,
+    /// Token ids, as 1,2,3.
+    #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text")]
+    tokens: Vec<u32>,
+    /// Text; tokenized by the model's own tokenizer, BOS first where the model wants one.
+    #[arg(long)]
+    text: Option<String>,
+    /// The file to write: input_ids, logits, hidden.0 … in safetensors.
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Where products run: cpu, cuda, cuda:1, metal.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Args, Debug)]
+struct ReportArgs {
+    /// A folder that `qeval compare` wrote.
+    folder: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever kept it from measuring; the caller prints it and exits with 2.
+pub fn run(cli: Cli) -> Result<Outcome> {
+    terminal::init_logging(cli.output.verbose, cli.output.quiet);
+    let quiet = cli.output.quiet;
+    match cli.command {
+        Command::Compare(args) => compare::command(&args, quiet),
+        Command::Inspect(args) => inspect::command(&args.model, args.tensors, args.json),
+        Command::Trace(args) => trace::command(&args, quiet),
+        Command::Report(args) => {
+            let written = crate::report::redraw(&args.folder)?;
+            terminal::written(&written, quiet);
+            Ok(Outcome::Done)
+        }
+        Command::Schema => {
+            let schema = schemars::schema_for!(crate::comparison::Comparison);
+            terminal::print_json(&schema);
+            Ok(Outcome::Done)
+        }
+        Command::Completions { shell } => {
+            terminal::completions(shell, &mut Cli::command());
+            Ok(Outcome::Done)
+        }
+    }
+}

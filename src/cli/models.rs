@@ -1,0 +1,402 @@
+//! Opens what the user named, fills what is missing, and refuses what cannot be compared.
+//!
+//! Everything here happens before a weight is read: headers, configs, vocabularies.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use candle_core::Device;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    checkpoint::{Checkpoint, config::ModelConfig},
+    comparison::{EncodingShare, FileCard, ModelCard},
+    error::{Error, Result},
+    evaluate::logits_file::LogitsFile,
+    model::Decoder,
+    suite::Request,
+    tokenizer::Tokenizer,
+};
+
+/// One model: opened, its tokenizer found, its weights checked.
+pub(super) struct Model {
+    pub label: String,
+    pub checkpoint: Checkpoint,
+    pub decoder: Decoder,
+    /// Its own tokenizer, if it has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Where the tokenizer in use came from, for the report.
+    pub tokenizer_source: String,
+}
+
+/// The reference.
+pub(super) enum BaseModel {
+    Model(Box<Model>),
+    Logits(LogitsFile),
+}
+
+/// Everything that takes part in a comparison.
+pub(super) struct Models {
+    pub base: BaseModel,
+    pub quants: Vec<Model>,
+    /// The tokenizer that cuts the text for all.
+    pub tokenizer: Tokenizer,
+    /// Ids that all models share.
+    pub vocabulary: usize,
+    pub warnings: Vec<String>,
+}
+
+/// Opens one model with its own config.
+pub(super) fn open_alone(path: &Path, device: &Device) -> Result<Model> {
+    let checkpoint = Checkpoint::open(path)?;
+    let config = checkpoint.config()?.ok_or_else(|| missing_config(&checkpoint))?;
+    finish(checkpoint, config, label(path), device)
+}
+
+fn finish(checkpoint: Checkpoint, config: ModelConfig, label: String, device: &Device) -> Result<Model> {
+    let tokenizer = Tokenizer::of(&checkpoint)?;
+    if let Some(largest) = tokenizer.as_ref().and_then(Tokenizer::largest_id)
+        && largest as usize >= config.vocab_size
+    {
+        return Err(Error::file(
+            &checkpoint.path,
+            format!("its tokenizer has id {largest}, but the model only {} embeddings", config.vocab_size),
+            "the tokenizer belongs to another model: put the right tokenizer.json beside the weights",
+        ));
+    }
+    let decoder = Decoder::open(&checkpoint, config, device)?;
+    let tokenizer_source = tokenizer.as_ref().map_or("none".to_owned(), |t| t.source.clone());
+    Ok(Model { label, checkpoint, decoder, tokenizer, tokenizer_source })
+}
+
+fn missing_config(checkpoint: &Checkpoint) -> Error {
+    Error::file(
+        &checkpoint.path,
+        "has no config.json beside it, and no GGUF cousin to take it from",
+        "put the model's config.json into the same folder",
+    )
+}
+
+/// Opens base and cousins, and settles config, tokenizer and vocabulary between them.
+pub(super) fn open(base: &Path, quants: &[PathBuf], device: &Device) -> Result<Models> {
+    let mut warnings = Vec::new();
+    let quant_checkpoints = quants.iter().map(|path| Checkpoint::open(path)).collect::<Result<Vec<_>>>()?;
+    let mut configs = quant_checkpoints.iter().map(Checkpoint::config).collect::<Result<Vec<_>>>()?;
+    let base = if LogitsFile::recognises(base) {
+        BaseOpened::Logits(LogitsFile::open(base)?)
+    } else {
+        let checkpoint = Checkpoint::open(base)?;
+        let own = checkpoint.config()?;
+        BaseOpened::Checkpoint(Box::new(checkpoint), own)
+    };
+    // A lone safetensors borrows the description of the first model of the run that has one.
+    let borrowed = configs.iter().flatten().next().cloned();
+    let base = match base {
+        BaseOpened::Logits(file) => BaseModel::Logits(file),
+        BaseOpened::Checkpoint(checkpoint, own) => {
+            let config = match (own, &borrowed) {
+                (Some(own), _) => own,
+                (None, Some(borrowed)) => {
+                    warnings.push(borrowed_config(&checkpoint.path));
+                    ModelConfig { tie_word_embeddings: !has_head(&checkpoint), ..borrowed.clone() }
+                }
+                (None, None) => return Err(missing_config(&checkpoint)),
+            };
+            let label = label(&checkpoint.path);
+            BaseModel::Model(Box::new(finish(*checkpoint, config, label, device)?))
+        }
+    };
+    let base_config = match &base {
+        BaseModel::Model(model) => Some(model.decoder.config.clone()),
+        BaseModel::Logits(_) => None,
+    };
+    let mut models: Vec<Model> = Vec::with_capacity(quants.len());
+    for (checkpoint, config) in quant_checkpoints.into_iter().zip(configs.drain(..)) {
+        let config = match (config, &base_config, &borrowed) {
+            (Some(own), _, _) => own,
+            (None, Some(other), _) | (None, None, Some(other)) => {
+                warnings.push(borrowed_config(&checkpoint.path));
+                ModelConfig { tie_word_embeddings: !has_head(&checkpoint), ..other.clone() }
+            }
+            (None, None, None) => return Err(missing_config(&checkpoint)),
+        };
+        let label = unique_label(&checkpoint.path, &base, &models);
+        models.push(finish(checkpoint, config, label, device)?);
+    }
+    settle_vocabulary(base, models, warnings)
+}
+
+enum BaseOpened {
+    Checkpoint(Box<Checkpoint>, Option<ModelConfig>),
+    Logits(LogitsFile),
+}
+
+fn has_head(checkpoint: &Checkpoint) -> bool {
+    checkpoint.tensors.contains_key("lm_head.weight")
+}
+
+fn borrowed_config(path: &Path) -> String {
+    format!("{} has no config.json beside it; the description of its cousin was used.", path.display())
+}
+
+/// Chooses the tokenizer and the shared ids, or says why there are none.
+fn settle_vocabulary(base: BaseModel, mut quants: Vec<Model>, mut warnings: Vec<String>) -> Result<Models> {
+    let (base_path, base_vocab, own) = match &base {
+        BaseModel::Model(model) => {
+            (model.checkpoint.path.clone(), model.decoder.config.vocab_size, model.tokenizer.clone())
+        }
+        BaseModel::Logits(file) => (file.path().to_owned(), file.vocab_size, None),
+    };
+    let tokenizer = match own {
+        Some(own) => own,
+        None => {
+            let donor = quants
+                .iter()
+                .filter(|quant| quant.decoder.config.vocab_size == base_vocab)
+                .find_map(|quant| Some((quant, quant.tokenizer.clone()?)));
+            let Some((donor, tokenizer)) = donor else {
+                return Err(Error::file(
+                    &base_path,
+                    format!("has no tokenizer, and no cousin with {base_vocab} embeddings has one"),
+                    "put the model's tokenizer.json into the same folder",
+                ));
+            };
+            warnings.push(format!(
+                "{} has no tokenizer; {}'s was used, as their vocabulary sizes agree.",
+                base_path.display(),
+                donor.label
+            ));
+            tokenizer
+        }
+    };
+    warnings.extend(tokenizer.warnings.iter().cloned());
+    let vocabulary = quants.iter().map(|quant| quant.decoder.config.vocab_size).fold(base_vocab, usize::min);
+    for quant in &mut quants {
+        let size = quant.decoder.config.vocab_size;
+        if quant.tokenizer.is_none() {
+            if size != base_vocab {
+                return Err(Error::Incomparable {
+                    base: base_path,
+                    quant: quant.checkpoint.path.clone(),
+                    problem: format!("it has no tokenizer, and {size} embeddings against {base_vocab}"),
+                    help: "put its tokenizer.json beside its weights".to_owned(),
+                });
+            }
+            quant.tokenizer_source = "base's, as the vocabulary sizes agree".to_owned();
+            warnings.push(format!(
+                "{} has no tokenizer; base's was used, as their vocabulary sizes agree.",
+                quant.label
+            ));
+        }
+        if size != base_vocab {
+            warnings.push(format!(
+                "{} has {size} embeddings and base {base_vocab}; every token metric is taken over the {vocabulary} \
+                 ids that all models share, and the excluded probability is reported.",
+                quant.label
+            ));
+        }
+    }
+    Ok(Models { base, quants, tokenizer, vocabulary, warnings })
+}
+
+/// Refuses KL between different vocabularies, knowing which ids the text uses.
+///
+/// Ids that never occur may differ (unused and padding ids); that is a warning.
+pub(super) fn check_vocabularies(models: &mut Models, requests: &[Request], texts: &[&str]) -> Result<()> {
+    let used: BTreeSet<u32> = requests.iter().flat_map(|request| request.tokens.iter().copied()).collect();
+    let base_path = match &models.base {
+        BaseModel::Model(model) => model.checkpoint.path.clone(),
+        BaseModel::Logits(file) => file.path().to_owned(),
+    };
+    let incomparable = |quant: &Model, problem: String| Error::Incomparable {
+        base: base_path.clone(),
+        quant: quant.checkpoint.path.clone(),
+        problem,
+        help: "KL divergence needs one vocabulary on both sides; give a cousin of the same tokenizer"
+            .to_owned(),
+    };
+    let mut warnings = Vec::new();
+    for quant in &models.quants {
+        if let Some(id) = used.iter().next_back().filter(|id| **id as usize >= models.vocabulary) {
+            let shared = models.vocabulary;
+            return Err(incomparable(
+                quant,
+                format!("the text uses id {id}, but only {shared} ids are shared"),
+            ));
+        }
+        let Some(own) = &quant.tokenizer else { continue };
+        if let Some(id) = used.iter().find(|id| models.tokenizer.piece(**id) != own.piece(**id)) {
+            let spelled =
+                |t: &Tokenizer| t.piece(*id).map_or("nothing".to_owned(), |piece| format!("{piece:?}"));
+            return Err(incomparable(
+                quant,
+                format!(
+                    "their vocabularies differ: id {id} is {} in base and {} in the cousin",
+                    spelled(&models.tokenizer),
+                    spelled(own)
+                ),
+            ));
+        }
+        let difference = models.tokenizer.difference(own, models.vocabulary);
+        if !difference.differing.is_empty() {
+            warnings.push(format!(
+                "{} ids that the text never uses have another text in {} than in base.",
+                difference.differing.len(),
+                quant.label
+            ));
+        }
+        if own.bos() != models.tokenizer.bos() {
+            warnings.push(format!(
+                "{}'s own tokenizer would start sequences differently (BOS {:?}, base {:?}); base's way was used for all.",
+                quant.label,
+                own.bos(),
+                models.tokenizer.bos()
+            ));
+        }
+        let differently = differently_cut(&models.tokenizer, own, texts)?;
+        if differently > 0 {
+            warnings.push(format!(
+                "{}'s own tokenizer cuts {differently} of {} documents differently; base's tokens were used for all.",
+                quant.label,
+                texts.len()
+            ));
+        }
+    }
+    models.warnings.extend(warnings);
+    Ok(())
+}
+
+fn differently_cut(base: &Tokenizer, quant: &Tokenizer, texts: &[&str]) -> Result<usize> {
+    let mut count = 0;
+    for text in texts {
+        count += usize::from(base.encode(text)?.ids != quant.encode(text)?.ids);
+    }
+    Ok(count)
+}
+
+/// A short name: the file's stem, or the folder's name.
+fn label(path: &Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    match name.map(|name| name.to_string_lossy().into_owned()) {
+        // Every Hugging Face file is called `model`; its folder tells them apart.
+        Some(name) if name == "model" => path
+            .canonicalize()
+            .ok()
+            .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()))
+            .unwrap_or(name),
+        Some(name) => name,
+        None => path.display().to_string(),
+    }
+}
+
+fn unique_label(path: &Path, base: &BaseModel, models: &[Model]) -> String {
+    let stem = label(path);
+    let taken = |label: &str| {
+        models.iter().any(|model| model.label == label)
+            || matches!(base, BaseModel::Model(model) if model.label == label)
+    };
+    let mut unique = stem.clone();
+    let mut number = 2;
+    while taken(&unique) {
+        unique = format!("{stem} ({number})");
+        number += 1;
+    }
+    unique
+}
+
+/// The card of a model in the report.
+pub(super) fn card(model: &Model, hash: bool) -> ModelCard {
+    let mut shares: Vec<EncodingShare> = Vec::new();
+    for weight in model.decoder.weights() {
+        let (parameters, bytes) = (weight.parameters() as u64, weight.stored_bytes() as u64);
+        match shares.iter_mut().find(|share| share.encoding == weight.encoding.name()) {
+            Some(share) => {
+                share.tensors += 1;
+                share.parameters += parameters;
+                share.bytes += bytes;
+            }
+            None => shares.push(EncodingShare {
+                encoding: weight.encoding.name().to_owned(),
+                tensors: 1,
+                parameters,
+                bytes,
+            }),
+        }
+    }
+    shares.sort_by(|a, b| b.parameters.cmp(&a.parameters).then(a.encoding.cmp(&b.encoding)));
+    let parameters: u64 = shares.iter().map(|share| share.parameters).sum();
+    let weight_bytes: u64 = shares.iter().map(|share| share.bytes).sum();
+    let config = &model.decoder.config;
+    ModelCard {
+        label: model.label.clone(),
+        path: model.checkpoint.path.display().to_string(),
+        format: model.checkpoint.format.name().to_owned(),
+        architecture: config.architecture.name().to_owned(),
+        files: model.checkpoint.files.iter().map(|file| file_card(file.path(), file.bytes(), hash)).collect(),
+        num_hidden_layers: config.num_hidden_layers,
+        hidden_size: config.hidden_size,
+        vocab_size: config.vocab_size,
+        parameters,
+        weight_bytes,
+        bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
+        encodings: shares,
+        tokenizer: model.tokenizer_source.clone(),
+        tokens_per_second: None,
+        excluded_mass: 0.0,
+    }
+}
+
+/// The card of a logits file in base's place.
+pub(super) fn logits_card(file: &LogitsFile) -> ModelCard {
+    ModelCard {
+        label: label(file.path()),
+        path: file.path().display().to_string(),
+        format: "llama.cpp logits".to_owned(),
+        architecture: "not known".to_owned(),
+        files: Vec::new(),
+        num_hidden_layers: 0,
+        hidden_size: 0,
+        vocab_size: file.vocab_size,
+        parameters: 0,
+        weight_bytes: 0,
+        bits_per_weight: 0.0,
+        encodings: Vec::new(),
+        tokenizer: "token ids are in the file".to_owned(),
+        tokens_per_second: None,
+        excluded_mass: 0.0,
+    }
+}
+
+/// Bytes hashed at once.
+const HASH_BLOCK: usize = 1 << 22;
+
+fn file_card(path: &Path, bytes: &[u8], hash: bool) -> FileCard {
+    let sha256 = hash.then(|| {
+        let mut sha = Sha256::new();
+        bytes.chunks(HASH_BLOCK).for_each(|block| sha.update(block));
+        sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    FileCard {
+        name: path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
+        bytes: bytes.len() as u64,
+        sha256,
+    }
+}
+
+/// The device that `--device` names.
+pub(super) fn device(name: &str) -> Result<Device> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+    let index: usize = index.parse().map_err(|_| {
+        Error::argument(format!("`{name}` is not a device"), "write cpu, cuda, cuda:1 or metal")
+    })?;
+    match kind {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Device::new_cuda(index).map_err(Error::compute("opening the CUDA device (feature `cuda`)")),
+        "metal" => {
+            Device::new_metal(index).map_err(Error::compute("opening the Metal device (feature `metal`)"))
+        }
+        _ => Err(Error::argument(format!("`{name}` is not a device"), "write cpu, cuda, cuda:1 or metal")),
+    }
+}

@@ -1,0 +1,306 @@
+//! Token records to figures: subsets, clusters, estimates.
+//!
+//! Formulas are in `metrics` and `stats`; here is only which observations enter which figure. Positions
+//! with a figure that is not finite enter none, and are counted.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::{Bucket, DeltaP, Distribution, Histogram, TaskMetrics, TokenMetrics, WorstToken};
+use crate::{
+    metrics::confidence::{ConfidenceBucket, ContextBucket},
+    observation::{BaseToken, QuantToken},
+    stats::{Bootstrap, ClusterSums, Estimate, Resampling, clusters_of, percentiles, proportion},
+};
+
+/// Two-sided confidence of every displayed interval.
+const CONFIDENCE: f64 = 0.95;
+/// Resamples of every bootstrap.
+const RESAMPLES: usize = 10_000;
+/// Histogram of KL: this many bins per decade …
+const BINS_PER_DECADE: i32 = 5;
+/// … from 10^this …
+const FIRST_DECADE: i32 = -9;
+/// … to 10^this nats.
+const LAST_DECADE: i32 = 2;
+/// Worst tokens kept per quant.
+const WORST_TOKENS: usize = 20;
+
+/// All records of one quant, aligned with base's.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    /// Base's side.
+    pub base: &'a [BaseToken],
+    /// The quant's side.
+    pub quant: &'a [QuantToken],
+    /// Seed of the bootstrap.
+    pub seed: u64,
+    /// Whether the source text, and so the bytes of each token, is known.
+    pub bytes_known: bool,
+}
+
+/// The words around a scored position.
+#[derive(Clone, Debug)]
+pub struct TokenTexts {
+    /// Text before the target.
+    pub context: String,
+    /// The target.
+    pub target: String,
+    /// Base's most likely token.
+    pub base_top1: String,
+    /// The quant's most likely token.
+    pub quant_top1: String,
+}
+
+impl Tokens<'_> {
+    /// All tasks together.
+    pub fn metrics(&self) -> TokenMetrics {
+        let all: Vec<usize> = (0..self.base.len()).collect();
+        self.of(&all)
+    }
+
+    /// Each task by itself; `names[i]` is task i.
+    pub fn by_task(&self, names: &[&str]) -> Vec<TaskMetrics> {
+        names
+            .par_iter()
+            .enumerate()
+            .map(|(task, name)| TaskMetrics {
+                task: (*name).to_owned(),
+                metrics: self.where_(|base| base.task as usize == task),
+            })
+            .collect()
+    }
+
+    /// By base's largest probability.
+    pub fn by_base_confidence(&self) -> Vec<Bucket> {
+        ConfidenceBucket::ALL
+            .par_iter()
+            .enumerate()
+            .map(|(index, bucket)| {
+                let metrics = self.where_(|base| ConfidenceBucket::of(base.max_probability) == Some(*bucket));
+                let upper = ConfidenceBucket::ALL.get(index + 1).map_or(1.0, |next| next.lower());
+                named_bucket(bucket.lower(), upper, metrics)
+            })
+            .collect()
+    }
+
+    /// By number of context tokens.
+    pub fn by_context_position(&self) -> Vec<Bucket> {
+        let mut buckets: Vec<ContextBucket> =
+            self.base.iter().map(|base| ContextBucket::of(base.position as usize)).collect();
+        buckets.sort_unstable();
+        buckets.dedup();
+        buckets
+            .par_iter()
+            .map(|bucket| {
+                let metrics = self.where_(|base| ContextBucket::of(base.position as usize) == *bucket);
+                let upper = bucket.upper().map_or(f64::MAX, |n| n as f64);
+                named_bucket(bucket.lower() as f64, upper, metrics)
+            })
+            .collect()
+    }
+
+    /// Counts of per-token KL divergence.
+    pub fn kl_histogram(&self) -> Histogram {
+        let bins = (LAST_DECADE - FIRST_DECADE) * BINS_PER_DECADE;
+        let edge =
+            |bin: i32| 10f64.powf(f64::from(FIRST_DECADE) + f64::from(bin) / f64::from(BINS_PER_DECADE));
+        let edges: Vec<f64> = (0..=bins).map(edge).collect();
+        let mut histogram = Histogram { counts: vec![0; bins as usize], edges, below: 0, above: 0 };
+        for kl in self.quant.iter().filter(|token| token.is_finite()).map(|token| token.kl_divergence) {
+            // The number of edges at or below the value.
+            match histogram.edges.partition_point(|edge| *edge <= kl) {
+                0 => histogram.below += 1,
+                at => match histogram.counts.get_mut(at - 1) {
+                    Some(count) => *count += 1,
+                    None => histogram.above += 1,
+                },
+            }
+        }
+        histogram
+    }
+
+    /// The positions with the largest KL divergence above zero, largest first.
+    pub fn worst_tokens(
+        &self,
+        names: &[&str],
+        texts: &dyn Fn(&BaseToken, u32) -> TokenTexts,
+    ) -> Vec<WorstToken> {
+        let mut order: Vec<usize> = (0..self.quant.len())
+            .filter(|i| self.quant[*i].is_finite() && self.quant[*i].kl_divergence > 0.0)
+            .collect();
+        let by_kl = |a: &usize, b: &usize| {
+            self.quant[*b].kl_divergence.total_cmp(&self.quant[*a].kl_divergence).then(a.cmp(b))
+        };
+        if order.len() > WORST_TOKENS {
+            order.select_nth_unstable_by(WORST_TOKENS, by_kl);
+            order.truncate(WORST_TOKENS);
+        }
+        order.sort_by(by_kl);
+        let worst = |index: usize| {
+            let (base, quant) = (&self.base[index], &self.quant[index]);
+            let TokenTexts { context, target, base_top1, quant_top1 } = texts(base, quant.top1);
+            WorstToken {
+                task: names.get(base.task as usize).map_or(String::new(), |name| (*name).to_owned()),
+                document: base.document,
+                window: base.window,
+                position: base.position,
+                context,
+                target,
+                base_top1,
+                quant_top1,
+                base_probability: (-base.nll).exp(),
+                quant_probability: (-quant.nll).exp(),
+                kl_divergence: quant.kl_divergence,
+            }
+        };
+        order.into_iter().map(worst).collect()
+    }
+
+    fn where_(&self, wanted: impl Fn(&BaseToken) -> bool) -> Option<TokenMetrics> {
+        let rows: Vec<usize> = (0..self.base.len()).filter(|i| wanted(&self.base[*i])).collect();
+        (!rows.is_empty()).then(|| self.of(&rows))
+    }
+
+    fn of(&self, rows: &[usize]) -> TokenMetrics {
+        let finite = |i: &usize| {
+            self.quant[*i].is_finite() && self.base[*i].nll.is_finite() && self.base[*i].entropy.is_finite()
+        };
+        let (finite, rest): (Vec<usize>, Vec<usize>) = rows.iter().partition(|i| finite(i));
+        let sample = Sample::new(self, &finite);
+        let base_nll = sample.mean(|base, _| base.nll);
+        let quant_nll = sample.mean(|_, quant| quant.nll);
+        let delta_nll = sample.mean(|base, quant| quant.nll - base.nll);
+        let per_bit = std::f64::consts::LN_2;
+        let agrees = |base: &BaseToken, quant: &QuantToken| f64::from(u8::from(base.top1 == quant.top1));
+        TokenMetrics {
+            scored_tokens: finite.len(),
+            non_finite_tokens: rest.len(),
+            base_nll,
+            quant_nll,
+            base_perplexity: base_nll.exp(),
+            quant_perplexity: quant_nll.exp(),
+            delta_nll,
+            ppl_ratio: delta_nll.exp(),
+            base_bits_per_byte: sample.per_byte(|base, _| base.nll / per_bit),
+            quant_bits_per_byte: sample.per_byte(|_, quant| quant.nll / per_bit),
+            base_entropy: sample.mean(|base, _| base.entropy),
+            quant_entropy: sample.mean(|_, quant| quant.entropy),
+            kl_divergence: sample.distribution(|quant| quant.kl_divergence),
+            reverse_kl: sample.distribution(|quant| quant.reverse_kl),
+            top1_agreement: sample.share(agrees),
+            top5_overlap: sample.share(|_, quant| f64::from(quant.top5_common) / 5.0),
+            delta_p: sample.delta_p(),
+        }
+    }
+}
+
+fn named_bucket(from: f64, to: f64, metrics: Option<TokenMetrics>) -> Bucket {
+    let scored_tokens = metrics.as_ref().map_or(0, |metrics| metrics.scored_tokens);
+    Bucket { from, to, scored_tokens, metrics }
+}
+
+/// The finite positions of a subset, and their clusters.
+struct Sample<'a> {
+    tokens: &'a Tokens<'a>,
+    rows: &'a [usize],
+    clusters: Vec<u32>,
+    cluster_count: usize,
+}
+
+impl<'a> Sample<'a> {
+    fn new(tokens: &'a Tokens<'a>, rows: &'a [usize]) -> Self {
+        // Documents are numbered per task; a cluster must not join two tasks' first documents.
+        let mut numbers: HashMap<(u32, u32), u32> = HashMap::new();
+        let documents: Vec<u32> = rows
+            .iter()
+            .map(|i| {
+                let next = numbers.len() as u32;
+                *numbers.entry((tokens.base[*i].task, tokens.base[*i].document)).or_insert(next)
+            })
+            .collect();
+        let windows: Vec<u32> = rows.iter().map(|i| tokens.base[*i].window).collect();
+        let clusters = clusters_of(&documents, &windows);
+        Self { tokens, rows, clusters: clusters.of, cluster_count: clusters.count }
+    }
+
+    fn values(&self, value: impl Fn(&BaseToken, &QuantToken) -> f64) -> impl Iterator<Item = f64> {
+        self.rows.iter().map(move |i| value(&self.tokens.base[*i], &self.tokens.quant[*i]))
+    }
+
+    fn sums(&self, value: impl Fn(&BaseToken, &QuantToken) -> f64) -> ClusterSums {
+        let mut sums = ClusterSums::new(self.cluster_count);
+        for (cluster, value) in self.clusters.iter().zip(self.values(value)) {
+            sums.add(*cluster, value, 1.0);
+        }
+        sums
+    }
+
+    fn resampling(&self) -> Resampling {
+        Resampling { resamples: RESAMPLES, seed: self.tokens.seed }
+    }
+
+    fn bootstrap(&self, sums: &ClusterSums) -> Estimate {
+        Bootstrap::new(sums, self.resampling()).estimate(CONFIDENCE)
+    }
+
+    fn mean(&self, value: impl Fn(&BaseToken, &QuantToken) -> f64) -> Estimate {
+        self.bootstrap(&self.sums(value))
+    }
+
+    /// A mean of values in [0, 1].
+    fn share(&self, value: impl Fn(&BaseToken, &QuantToken) -> f64) -> Estimate {
+        proportion(&self.sums(value), self.resampling(), CONFIDENCE)
+    }
+
+    /// Σ values / Σ bytes of the tokens' source text.
+    fn per_byte(&self, value: impl Fn(&BaseToken, &QuantToken) -> f64) -> Option<Estimate> {
+        let mut sums = ClusterSums::new(self.cluster_count);
+        let mut total = 0u64;
+        for ((cluster, value), row) in self.clusters.iter().zip(self.values(value)).zip(self.rows) {
+            let bytes = self.tokens.base[*row].bytes;
+            total += u64::from(bytes);
+            sums.add(*cluster, value, f64::from(bytes));
+        }
+        (self.tokens.bytes_known && total > 0).then(|| self.bootstrap(&sums))
+    }
+
+    fn percentiles<const N: usize>(
+        &self,
+        value: impl Fn(&QuantToken) -> f64,
+        probabilities: [f64; N],
+    ) -> [Option<Estimate>; N] {
+        let values: Vec<f64> = self.values(|_, quant| value(quant)).collect();
+        let found = percentiles(&self.clusters, &values, &probabilities, CONFIDENCE);
+        let mut found = found.into_iter();
+        std::array::from_fn(|_| found.next().flatten())
+    }
+
+    fn distribution(&self, value: impl Fn(&QuantToken) -> f64 + Copy) -> Distribution {
+        let [median, p90, p95, p99, p99_9] = self.percentiles(value, [0.5, 0.9, 0.95, 0.99, 0.999]);
+        Distribution {
+            mean: self.mean(|_, quant| value(quant)),
+            median,
+            p90,
+            p95,
+            p99,
+            p99_9,
+            max: self.values(|_, quant| value(quant)).fold(f64::NEG_INFINITY, f64::max).max(f64::MIN),
+        }
+    }
+
+    fn delta_p(&self) -> DeltaP {
+        let [p1, p10, median, p90, p99] =
+            self.percentiles(|quant| quant.delta_p, [0.01, 0.1, 0.5, 0.9, 0.99]);
+        DeltaP {
+            mean: self.mean(|_, quant| quant.delta_p),
+            rms: self.mean(|_, quant| quant.delta_p * quant.delta_p).sqrt(),
+            p1,
+            p10,
+            median,
+            p90,
+            p99,
+        }
+    }
+}

@@ -1,0 +1,694 @@
+//! The pass: all models through the same depth together, one stage of weights at a time.
+//!
+//! For each chunk and each of base's layers: base moves on, then every quant that is due at this depth
+//! moves on, and both sides are on the table. A quant with as many layers as base is due one layer at a
+//! time; one of another depth is due where its relative depth is nearest (CKA instead of errors).
+//! Nothing here knows a file format, and nothing is averaged beyond the accumulators of `metrics`.
+
+use std::{path::PathBuf, time::Instant};
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    head::{self, Source},
+    logits_file::LogitsFile,
+    plan::{Chunk, Tile, plan},
+    probe,
+    spill::{Records, Spill},
+};
+use crate::{
+    error::{Error, Result},
+    metrics::{
+        cka::debiased_cka,
+        layer::{LayerErrorReport, LayerErrors, WeightErrorReport},
+    },
+    model::{Decoder, Geometry, LINEARS, RopeTables},
+    observation::{BaseToken, QuantToken},
+    progress::Progress,
+    suite::Request,
+};
+
+/// Most tokens that enter a CKA: its Gram matrices are this large squared.
+const CKA_TOKENS: usize = 1024;
+
+/// The reference: a model, or the logits that llama.cpp saved of one.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a> {
+    /// A model.
+    Model(&'a Decoder),
+    /// Saved distributions: no layers, no weights.
+    Logits(&'a LogitsFile),
+}
+
+/// How to run a pass.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most tokens held in memory at once.
+    pub chunk_tokens: usize,
+    /// Tokens of the layer probes' sample; `None` probes all, 0 nothing.
+    pub probe_tokens: Option<usize>,
+    /// Whether every linear's output is probed too.
+    pub probe_linears: bool,
+    /// Whether weights are compared.
+    pub compare_weights: bool,
+    /// Seed of the probes' sample.
+    pub seed: u64,
+    /// Where the scratch file of token records goes.
+    pub scratch_folder: PathBuf,
+}
+
+/// Divergence after one of the quant's layers.
+#[derive(Clone, Debug)]
+pub struct LayerObservation {
+    /// The quant's layer; `None` is the embedding.
+    pub layer: Option<usize>,
+    /// Base's layer at the same relative depth.
+    pub base_layer: Option<usize>,
+    /// Quant on its own input.
+    pub cumulative: Option<LayerErrorReport>,
+    /// Quant's layer on base's input.
+    pub injected: Option<LayerErrorReport>,
+    /// For another depth or width.
+    pub cka: Option<f64>,
+}
+
+/// Divergence of one linear's output.
+#[derive(Clone, Debug)]
+pub struct LinearObservation {
+    /// Layer.
+    pub layer: usize,
+    /// One of [`LINEARS`].
+    pub linear: &'static str,
+    /// Each side on its own input.
+    pub cumulative: LayerErrorReport,
+    /// The quant's linear on base's input.
+    pub injected: LayerErrorReport,
+}
+
+/// One weight against base's.
+#[derive(Clone, Debug)]
+pub struct WeightObservation {
+    /// Hugging Face's name.
+    pub name: String,
+    /// The error.
+    pub errors: WeightErrorReport,
+}
+
+/// What one quant showed.
+#[derive(Debug)]
+pub struct QuantObservations {
+    /// One per scored position, aligned with [`Observations::base_tokens`].
+    pub tokens: Records<QuantToken>,
+    /// Embedding, then every layer.
+    pub layers: Vec<LayerObservation>,
+    /// Every linear of every layer, if asked for.
+    pub linears: Vec<LinearObservation>,
+    /// Every weight that base has too.
+    pub weights: Vec<WeightObservation>,
+    /// Mean probability on ids outside the shared vocabulary.
+    pub excluded_mass: f64,
+    /// Tokens read per second of this model's own computation.
+    pub tokens_per_second: f64,
+}
+
+/// What a pass showed.
+#[derive(Debug)]
+pub struct Observations {
+    /// One per scored position.
+    pub base_tokens: Records<BaseToken>,
+    /// As [`QuantObservations::excluded_mass`], of base.
+    pub base_excluded_mass: f64,
+    /// Tokens read per second of base's own computation; `None` for saved logits.
+    pub base_tokens_per_second: Option<f64>,
+    /// The cousins.
+    pub quants: Vec<QuantObservations>,
+    /// Multiply-adds counted twice.
+    pub floating_point_operations: f64,
+}
+
+/// A model on its way through the chunk.
+struct Side<'a> {
+    decoder: &'a Decoder,
+    tables: RopeTables,
+    /// One tensor per tile.
+    hidden: Vec<Tensor>,
+    seconds: f64,
+}
+
+impl<'a> Side<'a> {
+    fn new(decoder: &'a Decoder, longest: usize) -> Result<Self> {
+        Ok(Self { decoder, tables: decoder.rope_tables(longest)?, hidden: Vec::new(), seconds: 0.0 })
+    }
+
+    fn geometry(&self, tile: &Tile) -> Result<Geometry> {
+        Geometry::new(&tile.lengths, &self.tables).map_err(Error::compute("packing positions"))
+    }
+
+    fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
+        let start = Instant::now();
+        self.hidden = chunk
+            .tiles
+            .iter()
+            .map(|tile| {
+                let tokens: Vec<u32> =
+                    tile.requests.iter().flat_map(|index| &requests[*index].tokens).copied().collect();
+                self.decoder.embed(&tokens)
+            })
+            .collect::<Result<_>>()?;
+        self.seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+/// Per quant and layer: what its probes have gathered so far.
+#[derive(Default)]
+struct LayerAccumulator {
+    cumulative: Option<LayerErrors>,
+    injected: Option<LayerErrors>,
+    linears: Vec<(LayerErrors, LayerErrors)>,
+    cka: Vec<f64>,
+}
+
+/// When each of a quant's `layers` is due: after which of base's `base_layers` layers, or `None` right
+/// after the embedding. Equal depths: layer by layer.
+fn schedule(layers: usize, base_layers: usize) -> Vec<Option<usize>> {
+    (0..layers)
+        .map(|layer| {
+            let done = (layer + 1) as f64 / layers as f64 * base_layers as f64;
+            (done.round() as usize).min(base_layers).checked_sub(1)
+        })
+        .collect()
+}
+
+/// Runs the pass over all requests.
+///
+/// `vocabulary` is the number of ids that all models share. Every quant is computed from its own
+/// weights through the same code, whether or not it is the same file as base.
+///
+/// # Errors
+/// A weight that cannot be decoded, a device out of memory, a scratch file that cannot be written.
+pub fn run(
+    base: Base,
+    quants: &[Decoder],
+    requests: &[Request],
+    vocabulary: usize,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Observations> {
+    let longest = requests.iter().map(|request| request.tokens.len()).max().unwrap_or(0);
+    let mut pass = Pass::new(base, quants, requests, vocabulary, settings, longest)?;
+    let chunks = plan(requests, settings.chunk_tokens, settings.probe_tokens, settings.seed);
+    progress.start("measuring", pass.work(&chunks));
+    for (index, chunk) in chunks.iter().enumerate() {
+        pass.chunk(chunk, index == 0, progress)?;
+    }
+    progress.finish();
+    pass.finish()
+}
+
+struct Pass<'a> {
+    base: Option<Side<'a>>,
+    logits: Option<&'a LogitsFile>,
+    quants: Vec<Side<'a>>,
+    requests: &'a [Request],
+    vocabulary: usize,
+    settings: &'a Settings,
+    /// Per quant: index 0 is the embedding, then the layers.
+    layers: Vec<Vec<LayerAccumulator>>,
+    weights: Vec<Vec<WeightObservation>>,
+    base_tokens: Spill<BaseToken>,
+    quant_tokens: Vec<Spill<QuantToken>>,
+    /// Base first.
+    excluded_mass: Vec<f64>,
+    scored: usize,
+    tokens: usize,
+    operations: f64,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        base: Base<'a>,
+        quants: &'a [Decoder],
+        requests: &'a [Request],
+        vocabulary: usize,
+        settings: &'a Settings,
+        longest: usize,
+    ) -> Result<Self> {
+        let (base, logits) = match base {
+            Base::Model(decoder) => (Some(Side::new(decoder, longest)?), None),
+            Base::Logits(file) => (None, Some(file)),
+        };
+        let accumulators = |decoder: &Decoder| {
+            std::iter::repeat_with(LayerAccumulator::default)
+                .take(decoder.config.num_hidden_layers + 1)
+                .collect()
+        };
+        Ok(Self {
+            base,
+            logits,
+            quants: quants.iter().map(|decoder| Side::new(decoder, longest)).collect::<Result<_>>()?,
+            requests,
+            vocabulary,
+            settings,
+            layers: quants.iter().map(accumulators).collect(),
+            weights: quants.iter().map(|_| Vec::new()).collect(),
+            base_tokens: Spill::create(&settings.scratch_folder)?,
+            quant_tokens: quants
+                .iter()
+                .map(|_| Spill::create(&settings.scratch_folder))
+                .collect::<Result<_>>()?,
+            excluded_mass: vec![0.0; quants.len() + 1],
+            scored: 0,
+            tokens: 0,
+            operations: 0.0,
+        })
+    }
+
+    /// Units of progress: tokens times stages, the head counted by its share of the work.
+    fn work(&self, chunks: &[Chunk]) -> u64 {
+        let tokens: u64 = chunks.iter().map(|chunk| chunk.tokens() as u64).sum();
+        let stages: usize =
+            self.base.iter().chain(&self.quants).map(|side| side.decoder.config.num_hidden_layers).sum();
+        tokens * stages as u64
+    }
+
+    fn chunk(&mut self, chunk: &Chunk, first: bool, progress: &dyn Progress) -> Result<()> {
+        self.tokens += chunk.tokens();
+        if let Some(base) = &mut self.base {
+            base.embed(chunk, self.requests)?;
+        }
+        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers);
+        let schedules: Vec<_> = self
+            .quants
+            .iter()
+            .map(|side| {
+                let layers = side.decoder.config.num_hidden_layers;
+                // Without a base model there is nothing to wait for.
+                if base_layers == 0 { vec![None; layers] } else { schedule(layers, base_layers) }
+            })
+            .collect();
+        for quant in 0..self.quants.len() {
+            self.quants[quant].embed(chunk, self.requests)?;
+            self.probe(quant, chunk, None, None, &[])?;
+        }
+        self.due_quants(&schedules, chunk, None, &[], None, first, progress)?;
+        for base_layer in 0..base_layers {
+            let (inputs, linears) = self.base_layer(chunk, base_layer, progress)?;
+            self.due_quants(&schedules, chunk, Some(base_layer), &inputs, linears.as_ref(), first, progress)?;
+        }
+        if first && self.settings.compare_weights {
+            self.compare_outer_weights()?;
+        }
+        self.head(chunk)
+    }
+
+    /// Moves base through a layer; returns its inputs of the probed tiles, and the layer itself if its
+    /// linears are probed.
+    fn base_layer(
+        &mut self,
+        chunk: &Chunk,
+        index: usize,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<Option<Tensor>>, Option<crate::model::Layer>)> {
+        let Some(base) = &mut self.base else { return Ok((Vec::new(), None)) };
+        let start = Instant::now();
+        let layer = base.decoder.layer(index)?;
+        let mut inputs = Vec::with_capacity(chunk.tiles.len());
+        for (number, tile) in chunk.tiles.iter().enumerate() {
+            let geometry = base.geometry(tile)?;
+            let output = layer
+                .forward(&base.hidden[number], &geometry, None)
+                .map_err(Error::compute(format!("running layer {index} of base")))?;
+            let input = std::mem::replace(&mut base.hidden[number], output);
+            inputs.push(Some(input).filter(|_| tile.probed));
+            progress.advance(tile.tokens() as u64);
+        }
+        base.decoder.layer_weights(index).for_each(|weight| weight.release());
+        base.seconds += start.elapsed().as_secs_f64();
+        self.operations += operations(base.decoder, chunk);
+        Ok((inputs, Some(layer).filter(|_| self.settings.probe_linears)))
+    }
+
+    /// Moves every quant through the layers that are due after `base_layer`.
+    #[allow(clippy::too_many_arguments)]
+    fn due_quants(
+        &mut self,
+        schedules: &[Vec<Option<usize>>],
+        chunk: &Chunk,
+        base_layer: Option<usize>,
+        inputs: &[Option<Tensor>],
+        base_linears: Option<&crate::model::Layer>,
+        first: bool,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        for (quant, schedule) in schedules.iter().enumerate() {
+            for layer in (0..schedule.len()).filter(|layer| schedule[*layer] == base_layer) {
+                let decoded = self.quant_layer(quant, layer, chunk, progress)?;
+                self.probe(quant, chunk, Some(layer), Some(&decoded), inputs)?;
+                if let Some(base) = base_linears.filter(|_| self.is_parallel(quant)) {
+                    self.probe_linears(quant, chunk, layer, base, &decoded, inputs)?;
+                }
+                if first && self.settings.compare_weights {
+                    self.compare_layer_weights(quant, layer)?;
+                }
+                self.quants[quant].decoder.layer_weights(layer).for_each(|weight| weight.release());
+            }
+        }
+        Ok(())
+    }
+
+    fn quant_layer(
+        &mut self,
+        quant: usize,
+        layer: usize,
+        chunk: &Chunk,
+        progress: &dyn Progress,
+    ) -> Result<(crate::model::Layer, Vec<Option<Tensor>>)> {
+        let side = &mut self.quants[quant];
+        let start = Instant::now();
+        let decoded = side.decoder.layer(layer)?;
+        let mut inputs = Vec::with_capacity(chunk.tiles.len());
+        for (number, tile) in chunk.tiles.iter().enumerate() {
+            let geometry = side.geometry(tile)?;
+            let output = decoded
+                .forward(&side.hidden[number], &geometry, None)
+                .map_err(Error::compute(format!("running layer {layer} of a quant")))?;
+            let input = std::mem::replace(&mut side.hidden[number], output);
+            inputs.push(Some(input).filter(|_| tile.probed && self.settings.probe_linears));
+            progress.advance(tile.tokens() as u64);
+        }
+        side.seconds += start.elapsed().as_secs_f64();
+        self.operations += operations(side.decoder, chunk);
+        Ok((decoded, inputs))
+    }
+
+    /// Whether a quant has base's depth and width, so that errors are defined.
+    fn is_parallel(&self, quant: usize) -> bool {
+        let Some(base) = &self.base else { return false };
+        let (base, quant) = (&base.decoder.config, &self.quants[quant].decoder.config);
+        base.num_hidden_layers == quant.num_hidden_layers && base.hidden_size == quant.hidden_size
+    }
+
+    /// Looks at both sides after the quant's `layer` (`None`: the embedding).
+    fn probe(
+        &mut self,
+        quant: usize,
+        chunk: &Chunk,
+        layer: Option<usize>,
+        decoded: Option<&(crate::model::Layer, Vec<Option<Tensor>>)>,
+        base_inputs: &[Option<Tensor>],
+    ) -> Result<()> {
+        let parallel = self.is_parallel(quant);
+        let Some(base) = &self.base else { return Ok(()) };
+        let side = &self.quants[quant];
+        let accumulator = &mut self.layers[quant][layer.map_or(0, |layer| layer + 1)];
+        for (number, tile) in chunk.tiles.iter().enumerate().filter(|(_, tile)| tile.probed) {
+            let (ours, theirs) = (&base.hidden[number], &side.hidden[number]);
+            if !parallel {
+                accumulator.cka.extend(cka(ours, theirs)?);
+                continue;
+            }
+            let input = base_inputs.get(number).and_then(Option::as_ref);
+            let cumulative = accumulator.cumulative.get_or_insert_with(LayerErrors::new);
+            probe::absorb(cumulative, tile, input, ours, theirs)?;
+            let (Some((decoded, _)), Some(input)) = (decoded, input) else { continue };
+            let injected = decoded
+                .forward(input, &side.geometry(tile)?, None)
+                .map_err(Error::compute("running a quant's layer on base's input"))?;
+            let errors = accumulator.injected.get_or_insert_with(LayerErrors::new);
+            probe::absorb(errors, tile, Some(input), ours, &injected)?;
+            self.operations += side.decoder.layer_operations(&tile.lengths);
+        }
+        Ok(())
+    }
+
+    /// Looks at every linear of a layer, tile by tile: both sides run again with their linears tapped.
+    fn probe_linears(
+        &mut self,
+        quant: usize,
+        chunk: &Chunk,
+        layer: usize,
+        base_layer: &crate::model::Layer,
+        (decoded, quant_inputs): &(crate::model::Layer, Vec<Option<Tensor>>),
+        base_inputs: &[Option<Tensor>],
+    ) -> Result<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let side = &self.quants[quant];
+        let accumulators = &mut self.layers[quant][layer + 1].linears;
+        accumulators.resize_with(LINEARS.len(), || (LayerErrors::new(), LayerErrors::new()));
+        for (number, tile) in chunk.tiles.iter().enumerate() {
+            let (Some(base_input), Some(quant_input)) = (&base_inputs[number], &quant_inputs[number]) else {
+                continue;
+            };
+            let tapped = |layer: &crate::model::Layer, geometry: &Geometry, input: &Tensor| {
+                let mut seen = Vec::with_capacity(LINEARS.len());
+                let mut tap = |_: &'static str, input: &Tensor, output: &Tensor| {
+                    seen.push((input.clone(), output.clone()));
+                    Ok(())
+                };
+                layer.forward(input, geometry, Some(&mut tap)).map(|_| seen)
+            };
+            let doing = "running a layer with its linears probed";
+            let ours =
+                tapped(base_layer, &base.geometry(tile)?, base_input).map_err(Error::compute(doing))?;
+            let theirs =
+                tapped(decoded, &side.geometry(tile)?, quant_input).map_err(Error::compute(doing))?;
+            for (index, ((input, output), (_, other))) in ours.iter().zip(&theirs).enumerate() {
+                let injected = decoded.linear(LINEARS[index], input).map_err(Error::compute(doing))?;
+                let (cumulative_errors, injected_errors) = &mut accumulators[index];
+                probe::absorb(cumulative_errors, tile, None, output, other)?;
+                probe::absorb(injected_errors, tile, None, output, &injected)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_layer_weights(&mut self, quant: usize, layer: usize) -> Result<()> {
+        if !self.is_parallel(quant) {
+            return Ok(());
+        }
+        let weights: Vec<_> = self.quants[quant].decoder.layer_weights(layer).cloned().collect();
+        self.compare_weights(quant, &weights)
+    }
+
+    fn compare_outer_weights(&mut self) -> Result<()> {
+        for quant in (0..self.quants.len()).filter(|quant| self.is_parallel(*quant)).collect::<Vec<_>>() {
+            let weights: Vec<_> = self.quants[quant].decoder.outer_weights().cloned().collect();
+            self.compare_weights(quant, &weights)?;
+        }
+        Ok(())
+    }
+
+    fn compare_weights(&mut self, quant: usize, weights: &[crate::checkpoint::Weight]) -> Result<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        for weight in weights {
+            // Padded vocabularies and untied heads have no counterpart of the same shape.
+            let same =
+                |other: &&crate::checkpoint::Weight| other.name == weight.name && other.shape == weight.shape;
+            let Some(counterpart) = base.decoder.weights().iter().find(same) else { continue };
+            let errors = probe::compare_weights(counterpart, weight)?;
+            self.weights[quant]
+                .push(WeightObservation { name: weight.name.clone(), errors: errors.finish() });
+            counterpart.release();
+        }
+        Ok(())
+    }
+
+    /// Final norm, head and fused reduction of the chunk's scored positions.
+    fn head(&mut self, chunk: &Chunk) -> Result<()> {
+        let scored: Vec<(usize, usize)> = chunk
+            .tiles
+            .iter()
+            .flat_map(|tile| &tile.requests)
+            .flat_map(|index| self.requests[*index].scored.clone().map(move |target| (*index, target)))
+            .collect();
+        let targets: Vec<u32> =
+            scored.iter().map(|(request, target)| self.requests[*request].tokens[*target]).collect();
+        let mut sources = Vec::with_capacity(self.quants.len() + 1);
+        match (&mut self.base, self.logits) {
+            (Some(base), _) => sources.push(scored_rows(base, chunk, self.requests)?),
+            (None, Some(file)) => {
+                let target =
+                    |(request, target): &(usize, usize)| (self.requests[*request].window as usize, *target);
+                sources.push(Source::Stored { file, targets: scored.iter().map(target).collect() });
+            }
+            (None, None) => return Err(Error::argument("there is no base", "report this as a bug of qeval")),
+        }
+        for side in &mut self.quants {
+            sources.push(scored_rows(side, chunk, self.requests)?);
+        }
+        let result = head::reduce(&sources, &targets, self.vocabulary)?;
+        drop(sources);
+        for (side, seconds) in self.base.iter_mut().chain(&mut self.quants).zip(
+            // Saved logits are not a side.
+            result.seconds.iter().skip(usize::from(self.logits.is_some())),
+        ) {
+            side.seconds += seconds;
+            self.operations += side.decoder.head_operations() * targets.len() as f64;
+            side.decoder.outer_weights().for_each(|weight| weight.release());
+        }
+        for (sum, mass) in self.excluded_mass.iter_mut().zip(&result.excluded_mass) {
+            *sum += mass;
+        }
+        self.scored += scored.len();
+        self.record(&scored, &result.positions)
+    }
+
+    fn record(
+        &mut self,
+        scored: &[(usize, usize)],
+        positions: &[crate::metrics::vocabulary::PositionResult],
+    ) -> Result<()> {
+        // Tiles hold probed requests first; records are kept in the requests' order, whatever the chunk.
+        let mut order: Vec<usize> = (0..scored.len()).collect();
+        order.sort_unstable_by_key(|index| scored[*index]);
+        for ((request, target), position) in order.iter().map(|index| (&scored[*index], &positions[*index])) {
+            let request = &self.requests[*request];
+            self.base_tokens.push(&BaseToken {
+                nll: position.base.nll,
+                entropy: position.base.entropy,
+                max_probability: position.base.max_probability,
+                task: request.task,
+                document: request.document,
+                window: request.window,
+                position: u32::try_from(*target).unwrap_or(u32::MAX),
+                token: request.tokens[*target],
+                top1: position.base.top1,
+                bytes: request.bytes[*target - request.scored.start],
+                reserved: 0,
+            })?;
+            for (spill, quant) in self.quant_tokens.iter_mut().zip(&position.quants) {
+                spill.push(&QuantToken {
+                    nll: quant.side.nll,
+                    entropy: quant.side.entropy,
+                    kl_divergence: quant.kl_divergence,
+                    reverse_kl: quant.reverse_kl,
+                    delta_p: quant.delta_p,
+                    top1: quant.side.top1,
+                    top5_common: u32::from(quant.top5_overlap),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Observations> {
+        let speed = |side: &Side| self.tokens as f64 / side.seconds.max(f64::MIN_POSITIVE);
+        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers);
+        let mean_mass = |side: usize| self.excluded_mass[side] / self.scored.max(1) as f64;
+        let mut quants = Vec::with_capacity(self.quants.len());
+        for (index, ((side, spill), (layers, weights))) in self
+            .quants
+            .iter()
+            .zip(self.quant_tokens)
+            .zip(self.layers.into_iter().zip(self.weights))
+            .enumerate()
+        {
+            let (layers, linears) = layer_observations(layers, base_layers);
+            quants.push(QuantObservations {
+                tokens: spill.finish()?,
+                layers,
+                linears,
+                weights,
+                excluded_mass: mean_mass(index + 1),
+                tokens_per_second: speed(side),
+            });
+        }
+        Ok(Observations {
+            base_tokens: self.base_tokens.finish()?,
+            base_excluded_mass: mean_mass(0),
+            base_tokens_per_second: self.base.as_ref().map(speed),
+            quants,
+            floating_point_operations: self.operations,
+        })
+    }
+}
+
+fn operations(decoder: &Decoder, chunk: &Chunk) -> f64 {
+    chunk.tiles.iter().map(|tile| decoder.layer_operations(&tile.lengths)).sum()
+}
+
+/// The final, normed hidden states of a chunk's scored positions; the chunk's states are dropped.
+fn scored_rows<'a>(side: &mut Side<'a>, chunk: &Chunk, requests: &[Request]) -> Result<Source<'a>> {
+    let doing = "gathering scored positions";
+    let start = Instant::now();
+    let mut parts = Vec::with_capacity(chunk.tiles.len());
+    for (tile, hidden) in chunk.tiles.iter().zip(std::mem::take(&mut side.hidden)) {
+        let mut first = 0u32;
+        let mut rows = Vec::new();
+        for index in &tile.requests {
+            let request = &requests[*index];
+            // Token i is predicted from the state at i − 1.
+            rows.extend(request.scored.clone().map(|target| first + target as u32 - 1));
+            first += request.tokens.len() as u32;
+        }
+        let count = rows.len();
+        let rows = Tensor::from_vec(rows, count, hidden.device()).map_err(Error::compute(doing))?;
+        let picked = hidden.index_select(&rows, 0).map_err(Error::compute(doing))?;
+        parts.push(side.decoder.final_norm(&picked)?);
+    }
+    let rows = Tensor::cat(&parts, 0).map_err(Error::compute(doing))?;
+    side.seconds += start.elapsed().as_secs_f64();
+    Ok(Source::Hidden { decoder: side.decoder, rows })
+}
+
+/// Debiased linear CKA of two tiles' states, over at most [`CKA_TOKENS`] rows.
+fn cka(base: &Tensor, quant: &Tensor) -> Result<Option<f64>> {
+    let gram = |x: &Tensor| -> candle_core::Result<Vec<f64>> {
+        let x = x.narrow(0, 0, x.dim(0)?.min(CKA_TOKENS))?.to_dtype(DType::F64)?;
+        x.matmul(&x.t()?)?.flatten_all()?.to_vec1()
+    };
+    let doing = "computing Gram matrices";
+    let (a, b) = (gram(base).map_err(Error::compute(doing))?, gram(quant).map_err(Error::compute(doing))?);
+    let n = base.dim(0).map_err(Error::compute(doing))?.min(CKA_TOKENS);
+    Ok(debiased_cka(n, &a, &b))
+}
+
+fn layer_observations(
+    accumulators: Vec<LayerAccumulator>,
+    base_layers: usize,
+) -> (Vec<LayerObservation>, Vec<LinearObservation>) {
+    let depths = schedule(accumulators.len() - 1, base_layers);
+    let (mut layers, mut linears) = (Vec::new(), Vec::new());
+    for (stage, accumulator) in accumulators.into_iter().enumerate() {
+        let layer = stage.checked_sub(1);
+        for (linear, (cumulative, injected)) in LINEARS.iter().zip(&accumulator.linears) {
+            linears.push(LinearObservation {
+                layer: layer.unwrap_or(0),
+                linear,
+                cumulative: cumulative.finish(),
+                injected: injected.finish(),
+            });
+        }
+        let cka = Some(&accumulator.cka).filter(|values| !values.is_empty());
+        let observation = LayerObservation {
+            layer,
+            base_layer: layer.and_then(|layer| depths[layer]),
+            cumulative: accumulator.cumulative.map(|errors| errors.finish()),
+            injected: accumulator.injected.map(|errors| errors.finish()),
+            cka: cka.map(|values| values.iter().sum::<f64>() / values.len() as f64),
+        };
+        if observation.cumulative.is_some() || observation.cka.is_some() {
+            layers.push(observation);
+        }
+    }
+    (layers, linears)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_depths_move_layer_by_layer() {
+        assert_eq!(schedule(4, 4), [Some(0), Some(1), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn other_depths_meet_at_the_nearest_relative_depth() {
+        assert_eq!(schedule(2, 4), [Some(1), Some(3)]);
+        assert_eq!(schedule(3, 4), [Some(0), Some(2), Some(3)]);
+        // Deeper than base: several layers at one depth, the first before base's first layer is half done.
+        assert_eq!(schedule(5, 2), [None, Some(0), Some(0), Some(1), Some(1)]);
+    }
+}

@@ -1,0 +1,19 @@
+//! Estimates with intervals, from paired observations that come in clusters.
+//!
+//! Tokens of one document are not independent: everything here counts clusters, not tokens (Miller 2024,
+//! arXiv 2411.00640). It knows nothing of models, metrics or files and imports nothing of the crate; what
+//! the numbers mean is the caller's business, which must hand both models the same observations.
+//! Every function is deterministic; random draws come from a seeded generator of our own.
+
+pub mod bootstrap;
+pub mod cluster;
+pub mod estimate;
+pub mod proportion;
+pub mod quantile;
+mod random;
+
+pub use bootstrap::{Bootstrap, Resampling};
+pub use cluster::{ClusterSums, ClusterUnit, Clusters, clusters_of};
+pub use estimate::{Estimate, IntervalMethod, MIN_CLUSTERS, clustered_t};
+pub use proportion::proportion;
+pub use quantile::percentiles;

@@ -1,0 +1,28 @@
+//! The one integration binary; this file is its table of contents.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+// What the code must look like: layers, sizes, documents that are true.
+mod tidy;
+
+// Files: what is decoded, what is refused.
+mod encodings;
+mod hostile_files;
+mod suites;
+mod tokenizer_gguf;
+
+// The decoder against other implementations.
+mod oracles;
+mod trace;
+
+// The whole measurement against independent figures.
+mod anchors;
+mod llamacpp_figures;
+mod logits_file;
+mod weights_only;
+
+// The program as a person meets it.
+mod command_line;
+mod refusals;

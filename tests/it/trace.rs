@@ -1,0 +1,143 @@
+//! `qeval trace` against Hugging Face transformers' logits and hidden states (f32).
+
+use std::path::Path;
+
+use crate::support::{entries, input_ids, max_abs_difference, qeval, refusal, shared, tensors};
+
+/// Goldens of architectures that are not implemented: refused by name until they are.
+const NOT_IMPLEMENTED: &[&str] = &[
+    "deepseek-v3",
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "gpt-neo",
+    "gpt-neox",
+    "gpt-oss",
+    "gpt2",
+    "granite",
+    "mistral-swa",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "qwen3",
+    "qwen3-5",
+    "qwen3-moe",
+    "qwen3-next",
+    "smollm3",
+];
+
+/// Largest difference allowed in any logit or hidden value.
+const TOLERANCE: f32 = 1e-3;
+
+fn check(folder: &Path) {
+    let golden_path = folder.join("golden.safetensors");
+    let golden = tensors(&golden_path);
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("trace.safetensors");
+    for (row, ids) in input_ids(&golden_path).iter().enumerate() {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let output = qeval([
+            "trace".as_ref(),
+            folder.as_os_str(),
+            "--tokens".as_ref(),
+            ids.join(",").as_ref(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let traced = tensors(&out);
+        assert_eq!(traced.len(), golden.len(), "{}: the same tensors", folder.display());
+        for (name, (shape, expected)) in &golden {
+            let (traced_shape, values) = &traced[name];
+            assert_eq!(traced_shape[1..], shape[1..], "{name}");
+            let per_row = expected.len() / shape[0];
+            let worst = max_abs_difference(values, &expected[row * per_row..(row + 1) * per_row]);
+            assert!(worst < TOLERANCE, "{}: {name} differs by {worst}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn every_implemented_architecture_equals_transformers() {
+    let Some(folder) = shared("goldens/arch") else { return };
+    let mut checked = 0;
+    for golden in entries(&folder).iter().filter(|path| path.is_dir()) {
+        let name = golden.file_name().unwrap().to_str().unwrap();
+        if NOT_IMPLEMENTED.contains(&name) {
+            let said = refusal([
+                "trace".as_ref(),
+                golden.as_os_str(),
+                "--tokens".as_ref(),
+                "1".as_ref(),
+                "--out".as_ref(),
+                "never".as_ref(),
+            ]);
+            assert!(said.contains("not implemented"), "{name}: {said}");
+        } else {
+            check(golden);
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 3);
+}
+
+#[test]
+fn the_base_of_the_packed_goldens_equals_transformers() {
+    let Some(folder) = shared("goldens/ct-base") else { return };
+    check(&folder);
+}
+
+#[test]
+fn polyglot_equals_its_golden() {
+    let Some(folder) = shared("models/polyglot6m") else { return };
+    let golden = tensors(&folder.join("golden.safetensors"));
+    assert!(golden.contains_key("logits"), "{:?}", golden.keys());
+    check_logits_only(&folder, &golden["logits"]);
+}
+
+fn check_logits_only(folder: &Path, (shape, expected): &(Vec<usize>, Vec<f32>)) {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("trace.safetensors");
+    for (row, ids) in input_ids(&folder.join("golden.safetensors")).iter().enumerate() {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let output = qeval([
+            "trace".as_ref(),
+            folder.join("model.safetensors").as_os_str(),
+            "--tokens".as_ref(),
+            ids.join(",").as_ref(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let per_row = expected.len() / shape[0];
+        let worst =
+            max_abs_difference(&tensors(&out)["logits"].1, &expected[row * per_row..(row + 1) * per_row]);
+        assert!(worst < TOLERANCE, "logits differ by {worst}");
+    }
+}
+
+#[test]
+fn both_formats_give_equal_logits() {
+    let Some(folder) = shared("models/stories260k") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let traces: Vec<_> = ["model.safetensors", "stories260K-F32.gguf"]
+        .iter()
+        .map(|file| {
+            let path = out.path().join(format!("{file}.trace"));
+            let output = qeval([
+                "trace".as_ref(),
+                folder.join(file).as_os_str(),
+                "--text".as_ref(),
+                "Once upon a time, there was a little girl named Lily.".as_ref(),
+                "--out".as_ref(),
+                path.as_os_str(),
+            ]);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            (input_ids(&path), tensors(&path))
+        })
+        .collect();
+    assert_eq!(traces[0].0, traces[1].0, "both vocabularies give the same ids");
+    assert_eq!(traces[0].0[0][0], 1, "BOS first");
+    let worst = max_abs_difference(&traces[0].1["logits"].1, &traces[1].1["logits"].1);
+    assert!(worst < 1e-4, "logits differ by {worst}");
+}
