@@ -5,10 +5,10 @@
 //! Types here are a contract: a change of meaning raises [`SCHEMA_VERSION`].
 //! It must not know candle, polars, plotters or a checkpoint.
 
+pub mod reduce;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-pub mod reduce;
 
 use crate::stats::Estimate;
 
@@ -244,6 +244,8 @@ pub struct Distribution {
     /// 99.9th percentile.
     pub p99_9: Option<Estimate>,
     /// Largest observation.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub max: f64,
 }
 
@@ -363,18 +365,32 @@ pub struct ErrorView {
     /// 10·log10(Σ‖y−x‖²/Σ‖y−ŷ‖²), x base's layer input: the layer's own contribution as signal.
     pub update_sqnr_db: Option<f64>,
     /// ‖y−ŷ‖_F/‖y‖_F.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub relative_error: f64,
     /// 1 − mean cosine per token.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub cosine_distance: f64,
     /// Largest absolute difference of an element.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub max_abs_error: f64,
     /// Kurtosis of base's elements (3 for a Gaussian): outliers.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub base_kurtosis: f64,
     /// Kurtosis of the quant's elements.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub quant_kurtosis: f64,
     /// Largest magnitude of base over its root mean square.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub base_max_over_rms: f64,
     /// The same of the quant.
+    #[serde(deserialize_with = "crate::stats::estimate::nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub quant_max_over_rms: f64,
     /// Elements that were NaN or infinite on either side; they are in no figure above.
     pub non_finite: u64,
@@ -389,7 +405,7 @@ pub struct WeightComparison {
     pub encoding: String,
     /// Encoding in base.
     pub base_encoding: String,
-    /// [out, in] or [n].
+    /// `[out, in]` or `[n]`.
     pub shape: Vec<usize>,
     /// Bits per weight in the quant, scales included.
     pub bits_per_weight: f64,

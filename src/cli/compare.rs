@@ -49,7 +49,6 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
     let created_utc = utc_now();
     let device = models::device(&args.device)?;
     let suites = load_suites(args)?;
-    report::prepare(&args.out, args.force)?;
     tracing::info!("opening models");
     let mut models = models::open(&args.base, &args.quants, &device)?;
     let protocol = protocol(args, &models)?;
@@ -62,6 +61,9 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
         .map(|document| document.text.as_str())
         .collect();
     models::check_vocabularies(&mut models, &workload.requests, &texts)?;
+    // Before anything is measured, and after everything that can be refused without measuring.
+    report::prepare(&args.out, args.force)?;
+    models.warn_of_long_windows(protocol.longest_input());
     let plan = plan(args, &models);
     tracing::info!(
         chunk_tokens = plan.settings.chunk_tokens,

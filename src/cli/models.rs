@@ -48,6 +48,24 @@ pub(super) struct Models {
     pub warnings: Vec<String>,
 }
 
+impl Models {
+    /// A window longer than a model was trained for measures extrapolation; the reader must know.
+    pub(super) fn warn_of_long_windows(&mut self, longest: usize) {
+        let base = match &self.base {
+            BaseModel::Model(model) => Some(model.as_ref()),
+            BaseModel::Logits(_) => None,
+        };
+        let short =
+            base.into_iter().chain(&self.quants).find(|m| m.decoder.config.max_position_embeddings < longest);
+        if let Some(model) = short {
+            self.warnings.push(format!(
+                "Windows of {longest} tokens are longer than the {} that {} was trained for; use a smaller --window.",
+                model.decoder.config.max_position_embeddings, model.label
+            ));
+        }
+    }
+}
+
 /// Opens one model with its own config.
 pub(super) fn open_alone(path: &Path, device: &Device) -> Result<Model> {
     let checkpoint = Checkpoint::open(path)?;

@@ -4,7 +4,8 @@
 //! i32 n_vocab, i32 n_chunk, i32 tokens\[n_ctx·n_chunk\]; then for each chunk n_ctx − 1 − n_ctx/2 records of
 //! 2·⌈n_vocab/2⌉ + 4 u16: f32 scale, f32 minimum, n_vocab codes; ln p = scale·code + minimum.
 //! The file clips: everything more than 16 nats below the largest logit is stored as that floor, and
-//! 65 536 steps share the rest. Both are part of base here, and the report says so.
+//! 65 536 steps share the rest. llama.cpp leaves entries at the floor out of its sums; here they are read
+//! as another 16 nats lower, where they carry no mass either but keep the reverse KL finite.
 
 use std::{ops::Range, path::Path};
 
@@ -18,6 +19,9 @@ const MAGIC: &[u8] = b"_logits_";
 const HEADER_BYTES: usize = 20;
 /// Bytes of scale and minimum before the codes of a record.
 const RECORD_HEADER_BYTES: usize = 8;
+
+/// Depth below the largest logit at which llama.cpp clips.
+const CLIP_NATS: f32 = 16.0;
 
 /// A mapped logits file.
 #[derive(Debug)]
@@ -141,8 +145,14 @@ impl LogitsFile {
         let float = |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (scale, minimum) = (float(0), float(4));
         let codes = &bytes[RECORD_HEADER_BYTES + 2 * ids.start..RECORD_HEADER_BYTES + 2 * ids.end];
+        // A record that spans less was not clipped: its lowest entry is a true value.
+        let clipped = scale * f32::from(u16::MAX) > CLIP_NATS * 0.999;
         for (out, code) in out.iter_mut().zip(codes.as_chunks::<2>().0) {
-            *out = scale * f32::from(u16::from_le_bytes(*code)) + minimum;
+            let code = u16::from_le_bytes(*code);
+            *out = scale * f32::from(code) + minimum;
+            if clipped && code == 0 {
+                *out -= CLIP_NATS;
+            }
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ fn softmax_in_place(row: &mut [f32]) {
 /// eˣ for x ≤ 0 without a branch, so that it vectorizes; relative error below 2e-7 (tested).
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2 (ln 2 in two parts, Cody and Waite 1980), e^r by its Taylor
-/// polynomial of degree 6 around 0, 2ⁿ by the exponent's bits. Below −87 the result is 0. NaN stays NaN.
+/// polynomial of degree 7 around 0, 2ⁿ by the exponent's bits. Below −87 the result is 0. NaN stays NaN.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -141,7 +141,8 @@ fn exp(x: f32) -> f32 {
     let clamped = if x < -87.0 { -87.0 } else { x };
     let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    let p = 1.0 / 720.0;
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
     let p = p * r + 1.0 / 120.0;
     let p = p * r + 1.0 / 24.0;
     let p = p * r + 1.0 / 6.0;

@@ -1,7 +1,7 @@
 //! The report as one HTML file: no network, no external resource, readable without its script.
 //!
 //! A model's name, a path and above all a model's output are hostile text: everything that is not
-//! written in this folder goes through [`escaped`] (and a content security policy forbids whatever
+//! written in this folder goes through `escaped` (and a content security policy forbids whatever
 //! might slip through). The template beside this file holds the page, `html/` its sections; this file
 //! fills one with the others. It must not know where the page is written.
 

@@ -128,7 +128,7 @@ pub fn read(folder: &Path) -> Result<Comparison> {
 /// table stays as it is.
 ///
 /// # Errors
-/// As [`read`] and [`write`].
+/// As [`read()`] and [`write()`].
 pub fn redraw(folder: &Path) -> Result<Written> {
     let comparison = read(folder)?;
     let staging = Staging::create(folder)?;

@@ -40,6 +40,8 @@ pub enum IntervalMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
     /// The figure over the whole sample, in the units of the observations.
+    #[serde(deserialize_with = "nan_if_null")]
+    #[schemars(with = "Option<f64>")]
     pub value: f64,
     /// The lower end; alone, a one-sided bound at (1 + confidence)/2.
     pub lower: Option<f64>,
@@ -55,6 +57,11 @@ pub struct Estimate {
     pub observations: u64,
     /// How the interval was found.
     pub method: IntervalMethod,
+}
+
+/// JSON has no NaN and no infinity: they are written as null, and come back as NaN.
+pub(crate) fn nan_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Estimate {

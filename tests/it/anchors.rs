@@ -24,22 +24,17 @@ fn greedy_text_equals_the_reference() {
     let Some((decoder, tokenizer)) = open("models/stories260k/model.safetensors") else { return };
     let expected = std::fs::read_to_string(shared("models/stories260k/greedy.txt").unwrap()).unwrap();
     let mut tokens = vec![tokenizer.bos().unwrap()];
+    // The reference is a few more than 200 tokens long; what follows it is not compared.
     while tokens.len() < 256 {
         let logits = trace::trace(&decoder, &tokens).unwrap().logits;
         let last = logits.get(tokens.len() - 1).unwrap();
-        let next: u32 = last.argmax(0).unwrap().to_scalar().unwrap();
-        if next == 1 || next == 2 {
-            break;
-        }
-        tokens.push(next);
-        if tokenizer.decode(&tokens[1..]).trim_start().len() >= expected.trim().len() {
-            break;
-        }
+        tokens.push(last.argmax(0).unwrap().to_scalar().unwrap());
     }
     let text = tokenizer.decode(&tokens[1..]);
     let words: Vec<&str> = text.split_whitespace().collect();
-    let expected_words: Vec<&str> = expected.split_whitespace().collect();
-    assert_eq!(words, expected_words);
+    let expected: Vec<&str> = expected.split_whitespace().collect();
+    assert!(expected.len() > 100);
+    assert_eq!(words[..expected.len()], expected);
 }
 
 /// BOS and the first 512 positions of each story, as the C implementation scored them.
@@ -49,7 +44,8 @@ fn story_requests(tokenizer: &Tokenizer, stories: usize) -> Option<Vec<Request>>
         let story: serde_json::Value = serde_json::from_str(line).unwrap();
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
         tokens.extend(tokenizer.encode(story["text"].as_str().unwrap()).unwrap().ids);
-        tokens.truncate(512);
+        // 512 positions read, each with the token after it as target.
+        tokens.truncate(513);
         let scored = 1..tokens.len();
         let bytes = vec![0; scored.len()];
         Request { task: 0, document: document as u32, window: 0, tokens, scored, bytes }

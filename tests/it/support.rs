@@ -13,7 +13,7 @@ use qeval::comparison::Comparison;
 ///
 /// # Panics
 /// If QEVAL_REQUIRE_SHARED=1 and the file is not there: a test must fail then, not pass by doing nothing.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let found = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if found.exists() {
         return Some(found);
@@ -25,12 +25,12 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 }
 
 /// Runs the program.
-pub fn qeval<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+pub(crate) fn qeval<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     Command::new(env!("CARGO_BIN_EXE_qeval")).args(args).output().expect("the program starts")
 }
 
 /// Runs `qeval compare BASE QUANTS… ARGS… --json` into a temporary folder.
-pub fn compare(base: &Path, quants: &[PathBuf], args: &[&str]) -> Comparison {
+pub(crate) fn compare(base: &Path, quants: &[PathBuf], args: &[&str]) -> Comparison {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut all: Vec<&OsStr> = vec!["compare".as_ref(), base.as_os_str()];
     all.extend(quants.iter().map(|path| path.as_os_str()));
@@ -43,7 +43,7 @@ pub fn compare(base: &Path, quants: &[PathBuf], args: &[&str]) -> Comparison {
 }
 
 /// Runs the program, expects exit code 2, and returns what it said.
-pub fn refusal<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+pub(crate) fn refusal<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     let output = qeval(args);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -52,7 +52,7 @@ pub fn refusal<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
 }
 
 /// All f32 tensors of a safetensors file, by name, with their shapes.
-pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+pub(crate) fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(path).expect("readable");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     file.tensors()
@@ -67,7 +67,7 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 }
 
 /// Token ids `[rows, length]` of a golden's `input_ids`.
-pub fn input_ids(path: &Path) -> Vec<Vec<u32>> {
+pub(crate) fn input_ids(path: &Path) -> Vec<Vec<u32>> {
     let bytes = std::fs::read(path).expect("readable");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     let ids = file.tensor("input_ids").expect("input_ids");
@@ -84,13 +84,13 @@ pub fn input_ids(path: &Path) -> Vec<Vec<u32>> {
 }
 
 /// Largest absolute difference.
-pub fn max_abs_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn max_abs_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// Entries of a folder, sorted.
-pub fn entries(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
         std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     all.sort();

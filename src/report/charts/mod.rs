@@ -1,4 +1,4 @@
-//! The four charts of a comparison, as SVG and PNG. With [`render`], the only place that knows plotters.
+//! The four charts of a comparison, as SVG and PNG. With `render`, the only place that knows plotters.
 //!
 //! Every chart is a function from a [`Comparison`] and a width to a `Picture` (plain marks), drawn
 //! wide for a screen and narrow for a phone. A figure that is missing or not a number is left out and
