@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     evaluate::{
         Observations,
-        lockstep::{LayerObservation, QuantObservations},
+        observations::{LayerObservation, QuantObservations},
     },
     metrics::layer,
     model::Decoder,

@@ -26,7 +26,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
 /// Fewest tokens of a chunk: one full tile.
 const SMALLEST_CHUNK: usize = 1024;
 
-/// Tokens that may be held at once: what `memory` leaves after one decoded stage and one tile's
+/// Tokens that may be held at once: what `memory` leaves after one decoded stage and, per core, one tile's
 /// intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
 pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> usize {
     const F32: u64 = 4;
@@ -45,7 +45,8 @@ pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: us
             + 4 * config.num_attention_heads * config.head_dim;
         (widths * SMALLEST_CHUNK) as u64 * F32
     });
-    let fixed = stage.max().unwrap_or(0) + tile.max().unwrap_or(0);
+    let tiles = tile.max().unwrap_or(0) * rayon::current_num_threads() as u64;
+    let fixed = stage.max().unwrap_or(0) + tiles;
     let hidden: u64 = models.iter().map(|decoder| decoder.config.hidden_size as u64 * F32).sum();
     let tokens = memory.saturating_sub(fixed) / (hidden + reduction_bytes as u64).max(1);
     usize::try_from(tokens).unwrap_or(usize::MAX).max(SMALLEST_CHUNK)

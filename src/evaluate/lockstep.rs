@@ -7,29 +7,28 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::{
     head::{self, Source},
+    layers::{LayerAccumulator, TileProbe, cka, layer_observations, schedule},
     logits_file::LogitsFile,
-    plan::{Chunk, Tile, plan},
+    observations::{Observations, QuantObservations, WeightObservation},
+    plan::{Chunk, plan},
     probe,
-    spill::{Records, Spill},
+    side::{Side, scored_rows},
+    spill::Spill,
 };
 use crate::{
+    checkpoint::Weight,
     error::{Error, Result},
-    metrics::{
-        cka::debiased_cka,
-        layer::{LayerErrorReport, LayerErrors, WeightErrorReport},
-    },
-    model::{Decoder, Geometry, LINEARS, RopeTables},
+    metrics::layer::LayerErrors,
+    model::{Decoder, Geometry, LINEARS, Layer},
     observation::{BaseToken, QuantToken},
     progress::Progress,
     suite::Request,
 };
-
-/// Most tokens that enter a CKA: its Gram matrices are this large squared.
-const CKA_TOKENS: usize = 1024;
 
 /// The reference: a model, or the logits that llama.cpp saved of one.
 #[derive(Clone, Copy, Debug)]
@@ -55,129 +54,6 @@ pub struct Settings {
     pub seed: u64,
     /// Where the scratch file of token records goes.
     pub scratch_folder: PathBuf,
-}
-
-/// Divergence after one of the quant's layers.
-#[derive(Clone, Debug)]
-pub struct LayerObservation {
-    /// The quant's layer; `None` is the embedding.
-    pub layer: Option<usize>,
-    /// Base's layer at the same relative depth.
-    pub base_layer: Option<usize>,
-    /// Quant on its own input.
-    pub cumulative: Option<LayerErrorReport>,
-    /// Quant's layer on base's input.
-    pub injected: Option<LayerErrorReport>,
-    /// For another depth or width.
-    pub cka: Option<f64>,
-}
-
-/// Divergence of one linear's output.
-#[derive(Clone, Debug)]
-pub struct LinearObservation {
-    /// Layer.
-    pub layer: usize,
-    /// One of [`LINEARS`].
-    pub linear: &'static str,
-    /// Each side on its own input.
-    pub cumulative: LayerErrorReport,
-    /// The quant's linear on base's input.
-    pub injected: LayerErrorReport,
-}
-
-/// One weight against base's.
-#[derive(Clone, Debug)]
-pub struct WeightObservation {
-    /// Hugging Face's name.
-    pub name: String,
-    /// The error.
-    pub errors: WeightErrorReport,
-}
-
-/// What one quant showed.
-#[derive(Debug)]
-pub struct QuantObservations {
-    /// One per scored position, aligned with [`Observations::base_tokens`].
-    pub tokens: Records<QuantToken>,
-    /// Embedding, then every layer.
-    pub layers: Vec<LayerObservation>,
-    /// Every linear of every layer, if asked for.
-    pub linears: Vec<LinearObservation>,
-    /// Every weight that base has too.
-    pub weights: Vec<WeightObservation>,
-    /// Mean probability on ids outside the shared vocabulary.
-    pub excluded_mass: f64,
-    /// Tokens read per second of this model's own computation.
-    pub tokens_per_second: f64,
-}
-
-/// What a pass showed.
-#[derive(Debug)]
-pub struct Observations {
-    /// One per scored position.
-    pub base_tokens: Records<BaseToken>,
-    /// As [`QuantObservations::excluded_mass`], of base.
-    pub base_excluded_mass: f64,
-    /// Tokens read per second of base's own computation; `None` for saved logits.
-    pub base_tokens_per_second: Option<f64>,
-    /// The cousins.
-    pub quants: Vec<QuantObservations>,
-    /// Multiply-adds counted twice.
-    pub floating_point_operations: f64,
-}
-
-/// A model on its way through the chunk.
-struct Side<'a> {
-    decoder: &'a Decoder,
-    tables: RopeTables,
-    /// One tensor per tile.
-    hidden: Vec<Tensor>,
-    seconds: f64,
-}
-
-impl<'a> Side<'a> {
-    fn new(decoder: &'a Decoder, longest: usize) -> Result<Self> {
-        Ok(Self { decoder, tables: decoder.rope_tables(longest)?, hidden: Vec::new(), seconds: 0.0 })
-    }
-
-    fn geometry(&self, tile: &Tile) -> Result<Geometry> {
-        Geometry::new(&tile.lengths, &self.tables).map_err(Error::compute("packing positions"))
-    }
-
-    fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
-        let start = Instant::now();
-        self.hidden = chunk
-            .tiles
-            .iter()
-            .map(|tile| {
-                let tokens: Vec<u32> =
-                    tile.requests.iter().flat_map(|index| &requests[*index].tokens).copied().collect();
-                self.decoder.embed(&tokens)
-            })
-            .collect::<Result<_>>()?;
-        self.seconds += start.elapsed().as_secs_f64();
-        Ok(())
-    }
-}
-
-/// Per quant and layer: what its probes have gathered so far.
-#[derive(Default)]
-struct LayerAccumulator {
-    cumulative: Option<LayerErrors>,
-    injected: Option<LayerErrors>,
-    linears: Vec<(LayerErrors, LayerErrors)>,
-    cka: Vec<f64>,
-}
-
-/// When each of a quant's `layers` is due: after which of base's `base_layers` layers, or `None` right
-/// after the embedding. Equal depths: layer by layer.
-fn schedule(layers: usize, base_layers: usize) -> Vec<Option<usize>> {
-    (0..layers)
-        .map(|layer| {
-            let done = (layer + 1) as f64 / layers as f64 * base_layers as f64;
-            (done.round() as usize).min(base_layers).checked_sub(1)
-        })
-        .collect()
 }
 
 /// Runs the pass over all requests.
@@ -309,20 +185,11 @@ impl<'a> Pass<'a> {
         chunk: &Chunk,
         index: usize,
         progress: &dyn Progress,
-    ) -> Result<(Vec<Option<Tensor>>, Option<crate::model::Layer>)> {
+    ) -> Result<(Vec<Option<Tensor>>, Option<Layer>)> {
         let Some(base) = &mut self.base else { return Ok((Vec::new(), None)) };
         let start = Instant::now();
         let layer = base.decoder.layer(index)?;
-        let mut inputs = Vec::with_capacity(chunk.tiles.len());
-        for (number, tile) in chunk.tiles.iter().enumerate() {
-            let geometry = base.geometry(tile)?;
-            let output = layer
-                .forward(&base.hidden[number], &geometry, None)
-                .map_err(Error::compute(format!("running layer {index} of base")))?;
-            let input = std::mem::replace(&mut base.hidden[number], output);
-            inputs.push(Some(input).filter(|_| tile.probed));
-            progress.advance(tile.tokens() as u64);
-        }
+        let inputs = base.advance(&layer, chunk, progress)?;
         base.decoder.layer_weights(index).for_each(|weight| weight.release());
         base.seconds += start.elapsed().as_secs_f64();
         self.operations += operations(base.decoder, chunk);
@@ -337,7 +204,7 @@ impl<'a> Pass<'a> {
         chunk: &Chunk,
         base_layer: Option<usize>,
         inputs: &[Option<Tensor>],
-        base_linears: Option<&crate::model::Layer>,
+        base_linears: Option<&Layer>,
         first: bool,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -363,19 +230,13 @@ impl<'a> Pass<'a> {
         layer: usize,
         chunk: &Chunk,
         progress: &dyn Progress,
-    ) -> Result<(crate::model::Layer, Vec<Option<Tensor>>)> {
+    ) -> Result<(Layer, Vec<Option<Tensor>>)> {
         let side = &mut self.quants[quant];
         let start = Instant::now();
         let decoded = side.decoder.layer(layer)?;
-        let mut inputs = Vec::with_capacity(chunk.tiles.len());
-        for (number, tile) in chunk.tiles.iter().enumerate() {
-            let geometry = side.geometry(tile)?;
-            let output = decoded
-                .forward(&side.hidden[number], &geometry, None)
-                .map_err(Error::compute(format!("running layer {layer} of a quant")))?;
-            let input = std::mem::replace(&mut side.hidden[number], output);
-            inputs.push(Some(input).filter(|_| tile.probed && self.settings.probe_linears));
-            progress.advance(tile.tokens() as u64);
+        let mut inputs = side.advance(&decoded, chunk, progress)?;
+        if !self.settings.probe_linears {
+            inputs.clear();
         }
         side.seconds += start.elapsed().as_secs_f64();
         self.operations += operations(side.decoder, chunk);
@@ -395,29 +256,42 @@ impl<'a> Pass<'a> {
         quant: usize,
         chunk: &Chunk,
         layer: Option<usize>,
-        decoded: Option<&(crate::model::Layer, Vec<Option<Tensor>>)>,
+        decoded: Option<&(Layer, Vec<Option<Tensor>>)>,
         base_inputs: &[Option<Tensor>],
     ) -> Result<()> {
         let parallel = self.is_parallel(quant);
         let Some(base) = &self.base else { return Ok(()) };
         let side = &self.quants[quant];
         let accumulator = &mut self.layers[quant][layer.map_or(0, |layer| layer + 1)];
-        for (number, tile) in chunk.tiles.iter().enumerate().filter(|(_, tile)| tile.probed) {
-            let (ours, theirs) = (&base.hidden[number], &side.hidden[number]);
+        let look = |number: usize| -> Result<TileProbe> {
+            let (tile, ours) = (&chunk.tiles[number], &base.hidden[number]);
             if !parallel {
-                accumulator.cka.extend(cka(ours, theirs)?);
-                continue;
+                return Ok(TileProbe { cka: cka(ours, &side.hidden[number])?, ..TileProbe::default() });
             }
             let input = base_inputs.get(number).and_then(Option::as_ref);
-            let cumulative = accumulator.cumulative.get_or_insert_with(LayerErrors::new);
-            probe::absorb(cumulative, tile, input, ours, theirs)?;
-            let (Some((decoded, _)), Some(input)) = (decoded, input) else { continue };
+            let mut probe = TileProbe::default();
+            let cumulative = probe.cumulative.insert(LayerErrors::new());
+            probe::absorb(cumulative, tile, input, ours, &side.hidden[number])?;
+            let (Some((decoded, _)), Some(input)) = (decoded, input) else { return Ok(probe) };
             let injected = decoded
                 .forward(input, &side.geometry(tile)?, None)
                 .map_err(Error::compute("running a quant's layer on base's input"))?;
-            let errors = accumulator.injected.get_or_insert_with(LayerErrors::new);
-            probe::absorb(errors, tile, Some(input), ours, &injected)?;
-            self.operations += side.decoder.layer_operations(&tile.lengths);
+            probe::absorb(probe.injected.insert(LayerErrors::new()), tile, Some(input), ours, &injected)?;
+            Ok(probe)
+        };
+        let probed: Vec<usize> =
+            (0..chunk.tiles.len()).filter(|number| chunk.tiles[*number].probed).collect();
+        let probes: Vec<TileProbe> = if side.decoder.device().is_cpu() {
+            probed.par_iter().map(|number| look(*number)).collect::<Result<_>>()?
+        } else {
+            probed.iter().map(|number| look(*number)).collect::<Result<_>>()?
+        };
+        // Merged in the tiles' order: the sums must not depend on which core was faster.
+        for (number, probe) in probed.iter().zip(probes) {
+            if probe.injected.is_some() {
+                self.operations += side.decoder.layer_operations(&chunk.tiles[*number].lengths);
+            }
+            accumulator.absorb(probe);
         }
         Ok(())
     }
@@ -428,8 +302,8 @@ impl<'a> Pass<'a> {
         quant: usize,
         chunk: &Chunk,
         layer: usize,
-        base_layer: &crate::model::Layer,
-        (decoded, quant_inputs): &(crate::model::Layer, Vec<Option<Tensor>>),
+        base_layer: &Layer,
+        (decoded, quant_inputs): &(Layer, Vec<Option<Tensor>>),
         base_inputs: &[Option<Tensor>],
     ) -> Result<()> {
         let Some(base) = &self.base else { return Ok(()) };
@@ -440,7 +314,7 @@ impl<'a> Pass<'a> {
             let (Some(base_input), Some(quant_input)) = (&base_inputs[number], &quant_inputs[number]) else {
                 continue;
             };
-            let tapped = |layer: &crate::model::Layer, geometry: &Geometry, input: &Tensor| {
+            let tapped = |layer: &Layer, geometry: &Geometry, input: &Tensor| {
                 let mut seen = Vec::with_capacity(LINEARS.len());
                 let mut tap = |_: &'static str, input: &Tensor, output: &Tensor| {
                     seen.push((input.clone(), output.clone()));
@@ -479,12 +353,11 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn compare_weights(&mut self, quant: usize, weights: &[crate::checkpoint::Weight]) -> Result<()> {
+    fn compare_weights(&mut self, quant: usize, weights: &[Weight]) -> Result<()> {
         let Some(base) = &self.base else { return Ok(()) };
         for weight in weights {
             // Padded vocabularies and untied heads have no counterpart of the same shape.
-            let same =
-                |other: &&crate::checkpoint::Weight| other.name == weight.name && other.shape == weight.shape;
+            let same = |other: &&Weight| other.name == weight.name && other.shape == weight.shape;
             let Some(counterpart) = base.decoder.weights().iter().find(same) else { continue };
             let errors = probe::compare_weights(counterpart, weight)?;
             self.weights[quant]
@@ -606,89 +479,4 @@ impl<'a> Pass<'a> {
 
 fn operations(decoder: &Decoder, chunk: &Chunk) -> f64 {
     chunk.tiles.iter().map(|tile| decoder.layer_operations(&tile.lengths)).sum()
-}
-
-/// The final, normed hidden states of a chunk's scored positions; the chunk's states are dropped.
-fn scored_rows<'a>(side: &mut Side<'a>, chunk: &Chunk, requests: &[Request]) -> Result<Source<'a>> {
-    let doing = "gathering scored positions";
-    let start = Instant::now();
-    let mut parts = Vec::with_capacity(chunk.tiles.len());
-    for (tile, hidden) in chunk.tiles.iter().zip(std::mem::take(&mut side.hidden)) {
-        let mut first = 0u32;
-        let mut rows = Vec::new();
-        for index in &tile.requests {
-            let request = &requests[*index];
-            // Token i is predicted from the state at i − 1.
-            rows.extend(request.scored.clone().map(|target| first + target as u32 - 1));
-            first += request.tokens.len() as u32;
-        }
-        let count = rows.len();
-        let rows = Tensor::from_vec(rows, count, hidden.device()).map_err(Error::compute(doing))?;
-        let picked = hidden.index_select(&rows, 0).map_err(Error::compute(doing))?;
-        parts.push(side.decoder.final_norm(&picked)?);
-    }
-    let rows = Tensor::cat(&parts, 0).map_err(Error::compute(doing))?;
-    side.seconds += start.elapsed().as_secs_f64();
-    Ok(Source::Hidden { decoder: side.decoder, rows })
-}
-
-/// Debiased linear CKA of two tiles' states, over at most [`CKA_TOKENS`] rows.
-fn cka(base: &Tensor, quant: &Tensor) -> Result<Option<f64>> {
-    let gram = |x: &Tensor| -> candle_core::Result<Vec<f64>> {
-        let x = x.narrow(0, 0, x.dim(0)?.min(CKA_TOKENS))?.to_dtype(DType::F64)?;
-        x.matmul(&x.t()?)?.flatten_all()?.to_vec1()
-    };
-    let doing = "computing Gram matrices";
-    let (a, b) = (gram(base).map_err(Error::compute(doing))?, gram(quant).map_err(Error::compute(doing))?);
-    let n = base.dim(0).map_err(Error::compute(doing))?.min(CKA_TOKENS);
-    Ok(debiased_cka(n, &a, &b))
-}
-
-fn layer_observations(
-    accumulators: Vec<LayerAccumulator>,
-    base_layers: usize,
-) -> (Vec<LayerObservation>, Vec<LinearObservation>) {
-    let depths = schedule(accumulators.len() - 1, base_layers);
-    let (mut layers, mut linears) = (Vec::new(), Vec::new());
-    for (stage, accumulator) in accumulators.into_iter().enumerate() {
-        let layer = stage.checked_sub(1);
-        for (linear, (cumulative, injected)) in LINEARS.iter().zip(&accumulator.linears) {
-            linears.push(LinearObservation {
-                layer: layer.unwrap_or(0),
-                linear,
-                cumulative: cumulative.finish(),
-                injected: injected.finish(),
-            });
-        }
-        let cka = Some(&accumulator.cka).filter(|values| !values.is_empty());
-        let observation = LayerObservation {
-            layer,
-            base_layer: layer.and_then(|layer| depths[layer]),
-            cumulative: accumulator.cumulative.map(|errors| errors.finish()),
-            injected: accumulator.injected.map(|errors| errors.finish()),
-            cka: cka.map(|values| values.iter().sum::<f64>() / values.len() as f64),
-        };
-        if observation.cumulative.is_some() || observation.cka.is_some() {
-            layers.push(observation);
-        }
-    }
-    (layers, linears)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_depths_move_layer_by_layer() {
-        assert_eq!(schedule(4, 4), [Some(0), Some(1), Some(2), Some(3)]);
-    }
-
-    #[test]
-    fn other_depths_meet_at_the_nearest_relative_depth() {
-        assert_eq!(schedule(2, 4), [Some(1), Some(3)]);
-        assert_eq!(schedule(3, 4), [Some(0), Some(2), Some(3)]);
-        // Deeper than base: several layers at one depth, the first before base's first layer is half done.
-        assert_eq!(schedule(5, 2), [None, Some(0), Some(0), Some(1), Some(1)]);
-    }
 }

@@ -4,16 +4,22 @@
 //! What comes out are observations; averages and intervals are made elsewhere.
 
 mod head;
+mod layers;
 pub mod lockstep;
 pub mod logits_file;
+pub mod observations;
 mod plan;
 mod probe;
+mod side;
 pub mod spill;
 pub mod trace;
 
 use candle_core::Tensor;
 
-pub use self::lockstep::{Base, Observations, Settings, run};
+pub use self::{
+    lockstep::{Base, Settings, run},
+    observations::Observations,
+};
 
 /// A tensor's values on the host, row-major.
 fn to_values(x: &Tensor) -> candle_core::Result<Vec<f32>> {

@@ -1,0 +1,101 @@
+//! One model on its way through a chunk: its hidden states, tile by tile, and what it cost.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::{
+    head::Source,
+    plan::{Chunk, Tile},
+};
+use crate::{
+    error::{Error, Result},
+    model::{Decoder, Geometry, Layer, RopeTables},
+    progress::Progress,
+    suite::Request,
+};
+
+/// A model on its way through the chunk.
+pub(super) struct Side<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) tables: RopeTables,
+    /// One tensor per tile.
+    pub(super) hidden: Vec<Tensor>,
+    pub(super) seconds: f64,
+}
+
+impl<'a> Side<'a> {
+    pub(super) fn new(decoder: &'a Decoder, longest: usize) -> Result<Self> {
+        Ok(Self { decoder, tables: decoder.rope_tables(longest)?, hidden: Vec::new(), seconds: 0.0 })
+    }
+
+    pub(super) fn geometry(&self, tile: &Tile) -> Result<Geometry> {
+        Geometry::new(&tile.lengths, &self.tables).map_err(Error::compute("packing positions"))
+    }
+
+    /// Moves every tile through a layer; returns the inputs of probed tiles, the others are let go.
+    pub(super) fn advance(
+        &mut self,
+        layer: &Layer,
+        chunk: &Chunk,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let (decoder, tables) = (self.decoder, &self.tables);
+        let one = |(tile, hidden): (&Tile, &mut Tensor)| -> Result<Option<Tensor>> {
+            let output = Geometry::new(&tile.lengths, tables)
+                .and_then(|geometry| layer.forward(hidden, &geometry, None))
+                .map_err(Error::compute("running a decoder layer"))?;
+            progress.advance(tile.tokens() as u64);
+            Ok(Some(std::mem::replace(hidden, output)).filter(|_| tile.probed))
+        };
+        if decoder.device().is_cpu() {
+            chunk.tiles.par_iter().zip(&mut self.hidden).map(one).collect()
+        } else {
+            chunk.tiles.iter().zip(&mut self.hidden).map(one).collect()
+        }
+    }
+
+    pub(super) fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
+        let start = Instant::now();
+        self.hidden = chunk
+            .tiles
+            .iter()
+            .map(|tile| {
+                let tokens: Vec<u32> =
+                    tile.requests.iter().flat_map(|index| &requests[*index].tokens).copied().collect();
+                self.decoder.embed(&tokens)
+            })
+            .collect::<Result<_>>()?;
+        self.seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+/// The final, normed hidden states of a chunk's scored positions; the chunk's states are dropped.
+pub(super) fn scored_rows<'a>(
+    side: &mut Side<'a>,
+    chunk: &Chunk,
+    requests: &[Request],
+) -> Result<Source<'a>> {
+    let doing = "gathering scored positions";
+    let start = Instant::now();
+    let mut parts = Vec::with_capacity(chunk.tiles.len());
+    for (tile, hidden) in chunk.tiles.iter().zip(std::mem::take(&mut side.hidden)) {
+        let mut first = 0u32;
+        let mut rows = Vec::new();
+        for index in &tile.requests {
+            let request = &requests[*index];
+            // Token i is predicted from the state at i − 1.
+            rows.extend(request.scored.clone().map(|target| first + target as u32 - 1));
+            first += request.tokens.len() as u32;
+        }
+        let count = rows.len();
+        let rows = Tensor::from_vec(rows, count, hidden.device()).map_err(Error::compute(doing))?;
+        let picked = hidden.index_select(&rows, 0).map_err(Error::compute(doing))?;
+        parts.push(side.decoder.final_norm(&picked)?);
+    }
+    let rows = Tensor::cat(&parts, 0).map_err(Error::compute(doing))?;
+    side.seconds += start.elapsed().as_secs_f64();
+    Ok(Source::Hidden { decoder: side.decoder, rows })
+}
