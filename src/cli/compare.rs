@@ -64,7 +64,7 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
     // Before anything is measured, and after everything that can be refused without measuring.
     report::prepare(&args.out, args.force)?;
     models.warn_of_long_windows(protocol.longest_input());
-    let plan = plan(args, &models);
+    let plan = plan(args, &mut models);
     tracing::info!(
         chunk_tokens = plan.settings.chunk_tokens,
         requests = workload.requests.len(),
@@ -111,7 +111,7 @@ struct Plan {
     settings: Settings,
 }
 
-fn plan(args: &CompareArgs, models: &Models) -> Plan {
+fn plan(args: &CompareArgs, models: &mut Models) -> Plan {
     let mut quants: Vec<Decoder> = models.quants.iter().map(|quant| quant.decoder.clone()).collect();
     let base = match &models.base {
         BaseModel::Model(base) => Some(&base.decoder),
@@ -121,8 +121,15 @@ fn plan(args: &CompareArgs, models: &Models) -> Plan {
         quants.push(base.with_rounding(Rounding::Bf16));
     }
     let all: Vec<&Decoder> = base.into_iter().chain(&quants).collect();
+    let chunk = memory::chunk_tokens(args.memory, &all, PositionReduction::bytes(quants.len()));
+    if let Some(needed) = chunk.needed_bytes {
+        let (needed, allowed) = (report::format::bytes(needed), report::format::bytes(args.memory));
+        models
+            .warnings
+            .push(format!("--memory {allowed} is less than the smallest step needs, about {needed}."));
+    }
     let settings = Settings {
-        chunk_tokens: memory::chunk_tokens(args.memory, &all, PositionReduction::bytes(quants.len())),
+        chunk_tokens: chunk.tokens,
         probe_tokens: match (args.probe, args.probe_tokens) {
             (Probe::None, _) => Some(0),
             (_, ProbeTokens::All) => None,

@@ -23,12 +23,21 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// What the program itself, its tables and the allocator's slack take (measured: 45 to 60 MB).
+const BASELINE_BYTES: u64 = 64 << 20;
 /// Fewest tokens of a chunk: one full tile.
 const SMALLEST_CHUNK: usize = 1024;
 
-/// Tokens that may be held at once: what `memory` leaves after one decoded stage and, per core, one tile's
+/// How many tokens to hold at once.
+pub(super) struct ChunkSize {
+    pub tokens: usize,
+    /// What the smallest chunk needs, if that is more than was allowed.
+    pub needed_bytes: Option<u64>,
+}
+
+/// Tokens that may be held at once, and whether `memory` had room for even the smallest chunk: what it leaves after one decoded stage and, per core, one tile's
 /// intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
-pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> usize {
+pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> ChunkSize {
     const F32: u64 = 4;
     let stage = models.iter().map(|decoder| {
         let config = &decoder.config;
@@ -46,10 +55,15 @@ pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: us
         (widths * SMALLEST_CHUNK) as u64 * F32
     });
     let tiles = tile.max().unwrap_or(0) * rayon::current_num_threads() as u64;
-    let fixed = stage.max().unwrap_or(0) + tiles;
+    let fixed = BASELINE_BYTES + stage.max().unwrap_or(0) + tiles;
     let hidden: u64 = models.iter().map(|decoder| decoder.config.hidden_size as u64 * F32).sum();
-    let tokens = memory.saturating_sub(fixed) / (hidden + reduction_bytes as u64).max(1);
-    usize::try_from(tokens).unwrap_or(usize::MAX).max(SMALLEST_CHUNK)
+    let per_token = (hidden + reduction_bytes as u64).max(1);
+    let tokens = usize::try_from(memory.saturating_sub(fixed) / per_token).unwrap_or(usize::MAX);
+    let needed_bytes = fixed + per_token * SMALLEST_CHUNK as u64;
+    ChunkSize {
+        tokens: tokens.max(SMALLEST_CHUNK),
+        needed_bytes: Some(needed_bytes).filter(|needed| *needed > memory),
+    }
 }
 
 #[cfg(test)]
