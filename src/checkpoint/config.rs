@@ -491,13 +491,13 @@ fn gguf_rope(
 
 fn check_shape(path: &Path, config: ModelConfig) -> Result<ModelConfig> {
     let bad = |key: &str, problem: String| Err(Error::key(path, key, problem, "correct the file"));
-    if config.num_attention_heads % config.num_key_value_heads != 0 {
+    if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
         return bad(
             "num_key_value_heads",
             format!("{} does not divide {} heads", config.num_key_value_heads, config.num_attention_heads),
         );
     }
-    if config.head_dim == 0 || config.head_dim % 2 != 0 {
+    if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
         return bad("head_dim", format!("{} is not a positive even number", config.head_dim));
     }
     if let RopeScaling::Divisors { divisors } = &config.rope.scaling

@@ -44,7 +44,7 @@ pub struct Weight {
     pub name: String,
     /// The name in the file, for messages.
     pub stored_name: String,
-    /// [out, in] of a matrix, [n] of a norm or bias.
+    /// `[out, in]` of a matrix, `[n]` of a norm or bias.
     pub shape: Vec<usize>,
     /// How the values are coded.
     pub encoding: Encoding,

@@ -26,7 +26,7 @@ pub struct LayerObservation {
 pub struct LinearObservation {
     /// Layer.
     pub layer: usize,
-    /// One of [`LINEARS`].
+    /// One of [`crate::model::LINEARS`].
     pub linear: &'static str,
     /// Each side on its own input.
     pub cumulative: LayerErrorReport,

@@ -66,7 +66,7 @@ fn logits(decoder: &Decoder, normed: &Tensor) -> Result<Tensor> {
     Tensor::cat(&tiles, 1).map_err(Error::compute("joining logits"))
 }
 
-/// Writes `input_ids` [1,T] i64, `logits` [1,T,V] f32 and `hidden.<l>` [1,T,H] f32, under a temporary
+/// Writes `input_ids` `[1,T]` i64, `logits` `[1,T,V]` f32 and `hidden.<l>` `[1,T,H]` f32, under a temporary
 /// name first, so that a file of this name is always complete.
 pub fn write(trace: &Trace, tokens: &[u32], path: &Path) -> Result<()> {
     let doing = "preparing the trace";
