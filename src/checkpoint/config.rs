@@ -194,6 +194,9 @@ impl<'a> Keys<'a> {
 /// Larger than any dimension of any published model; keeps products of two within 64 bits.
 const MAX_COUNT: usize = 1 << 28;
 
+/// Deeper than any published model; names of weights are listed before the file is asked for them.
+const MAX_LAYERS: usize = 4096;
+
 /// Reads Hugging Face's `config.json`, in today's spelling (`rope_parameters`) and the older one
 /// (`rope_theta`, `rope_scaling`).
 ///
@@ -496,6 +499,9 @@ fn check_shape(path: &Path, config: ModelConfig) -> Result<ModelConfig> {
             "num_key_value_heads",
             format!("{} does not divide {} heads", config.num_key_value_heads, config.num_attention_heads),
         );
+    }
+    if config.num_hidden_layers > MAX_LAYERS {
+        return bad("num_hidden_layers", format!("{} is more than {MAX_LAYERS}", config.num_hidden_layers));
     }
     if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
         return bad("head_dim", format!("{} is not a positive even number", config.head_dim));

@@ -9,7 +9,6 @@ use crate::{
     checkpoint::Checkpoint,
     error::Result,
     report::format::{bytes, count},
-    tokenizer::Tokenizer,
 };
 
 /// What `inspect` found; also its `--json`.
@@ -181,15 +180,24 @@ fn tokenizer(checkpoint: &Checkpoint) -> Option<String> {
             count(pieces as u64)
         ));
     }
-    match Tokenizer::of(checkpoint) {
-        Ok(Some(tokenizer)) => {
-            let ids = count(tokenizer.vocabulary_size() as u64);
-            let bos = if tokenizer.adds_bos { "BOS first" } else { "no BOS" };
-            Some(format!("tokenizer.json: {ids} ids, {bos}"))
-        }
-        Ok(None) => None,
-        Err(reason) => Some(format!("unusable: {reason}")),
-    }
+    let path = checkpoint.folder.join("tokenizer.json");
+    let size = std::fs::metadata(&path).ok()?.len();
+    // Building a large tokenizer takes longer than everything else here; its settings say what matters.
+    let settings: Option<serde_json::Value> =
+        std::fs::read_to_string(checkpoint.folder.join("tokenizer_config.json"))
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok());
+    let class = settings.as_ref().and_then(|json| json.get("tokenizer_class")?.as_str());
+    let bos = match settings.as_ref().and_then(|json| json.get("add_bos_token")?.as_bool()) {
+        Some(true) => ", BOS first",
+        Some(false) => ", no BOS",
+        None => "",
+    };
+    Some(format!(
+        "tokenizer.json, {}{}{bos}",
+        bytes(size),
+        class.map(|c| format!(", {c}")).unwrap_or_default()
+    ))
 }
 
 fn chat_template(checkpoint: &Checkpoint) -> Option<String> {

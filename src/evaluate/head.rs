@@ -78,12 +78,19 @@ pub(super) struct HeadResult {
 }
 
 /// Reduces all scored positions of a chunk. `sides` is base and then the quants; ids below `shared` exist on all.
-pub(super) fn reduce(sides: &[Source], targets: &[u32], shared: usize) -> Result<HeadResult> {
+/// `tile_done(i, n)` is called after the i-th of n vocabulary tiles.
+pub(super) fn reduce(
+    sides: &[Source],
+    targets: &[u32],
+    shared: usize,
+    tile_done: &dyn Fn(u64, u64),
+) -> Result<HeadResult> {
     let quants = sides.len() - 1;
     let mut reductions: Vec<PositionReduction> =
         targets.iter().map(|target| PositionReduction::new(*target, quants)).collect();
     let mut seconds = vec![0.0; sides.len()];
-    for first in (0..shared).step_by(VOCABULARY_TILE) {
+    let tiles = shared.div_ceil(VOCABULARY_TILE) as u64;
+    for (tile, first) in (0..shared).step_by(VOCABULARY_TILE).enumerate() {
         let ids = first..shared.min(first + VOCABULARY_TILE);
         let heads = timed_sides(sides, &mut seconds, |side, _| side.head(ids.clone()))?;
         for start in (0..targets.len()).step_by(POSITION_TILE) {
@@ -95,16 +102,14 @@ pub(super) fn reduce(sides: &[Source], targets: &[u32], shared: usize) -> Result
             reductions[positions.clone()].par_iter_mut().enumerate().for_each_init(
                 Scratch::new,
                 |scratch, (row, reduction)| {
-                    let row = |values: &'_ Vec<f32>| -> Range<usize> {
-                        debug_assert_eq!(values.len(), width * positions.len());
-                        row * width..(row + 1) * width
-                    };
-                    let base = &logits[0][row(&logits[0])];
-                    let quants: Vec<&[f32]> = logits[1..].iter().map(|values| &values[row(values)]).collect();
+                    let row = row * width..(row + 1) * width;
+                    let quants: Vec<&[f32]> = logits[1..].iter().map(|values| &values[row.clone()]).collect();
+                    let base = &logits[0][row];
                     reduction.absorb(first as u32, base, &quants, scratch);
                 },
             );
         }
+        tile_done(tile as u64, tiles);
     }
     let positions = reductions.iter().map(PositionReduction::finish).collect();
     let excluded_mass =

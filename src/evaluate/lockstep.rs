@@ -140,12 +140,17 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Units of progress: tokens times stages, the head counted by its share of the work.
+    /// Units of progress: tokens times stages, the heads counted as as many layers as they cost.
     fn work(&self, chunks: &[Chunk]) -> u64 {
         let tokens: u64 = chunks.iter().map(|chunk| chunk.tokens() as u64).sum();
-        let stages: usize =
-            self.base.iter().chain(&self.quants).map(|side| side.decoder.config.num_hidden_layers).sum();
-        tokens * stages as u64
+        let sides = || self.base.iter().chain(&self.quants);
+        let layers: usize = sides().map(|side| side.decoder.config.num_hidden_layers).sum();
+        tokens * (layers as u64 + self.head_stages())
+    }
+
+    fn head_stages(&self) -> u64 {
+        let in_layers = |side: &Side| side.decoder.head_operations() / side.decoder.layer_operations(&[1]);
+        self.base.iter().chain(&self.quants).map(in_layers).sum::<f64>().ceil() as u64
     }
 
     fn chunk(&mut self, chunk: &Chunk, first: bool, progress: &dyn Progress) -> Result<()> {
@@ -175,7 +180,7 @@ impl<'a> Pass<'a> {
         if first && self.settings.compare_weights {
             self.compare_outer_weights()?;
         }
-        self.head(chunk)
+        self.head(chunk, progress)
     }
 
     /// Moves base through a layer; returns its inputs of the probed tiles, and the layer itself if its
@@ -355,6 +360,9 @@ impl<'a> Pass<'a> {
 
     fn compare_weights(&mut self, quant: usize, weights: &[Weight]) -> Result<()> {
         let Some(base) = &self.base else { return Ok(()) };
+        if base.decoder.shares_weights_with(self.quants[quant].decoder) {
+            return Ok(());
+        }
         for weight in weights {
             // Padded vocabularies and untied heads have no counterpart of the same shape.
             let same = |other: &&Weight| other.name == weight.name && other.shape == weight.shape;
@@ -368,7 +376,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Final norm, head and fused reduction of the chunk's scored positions.
-    fn head(&mut self, chunk: &Chunk) -> Result<()> {
+    fn head(&mut self, chunk: &Chunk, progress: &dyn Progress) -> Result<()> {
         let scored: Vec<(usize, usize)> = chunk
             .tiles
             .iter()
@@ -390,7 +398,10 @@ impl<'a> Pass<'a> {
         for side in &mut self.quants {
             sources.push(scored_rows(side, chunk, self.requests)?);
         }
-        let result = head::reduce(&sources, &targets, self.vocabulary)?;
+        let units = chunk.tokens() as u64 * self.head_stages();
+        let result = head::reduce(&sources, &targets, self.vocabulary, &|done, of| {
+            progress.advance(units * (done + 1) / of - units * done / of);
+        })?;
         drop(sources);
         for (side, seconds) in self.base.iter_mut().chain(&mut self.quants).zip(
             // Saved logits are not a side.

@@ -91,6 +91,11 @@ impl Decoder {
         Self { rounding, ..self.clone() }
     }
 
+    /// Whether both are views of the same opened weights (the noise floor is, two files never are).
+    pub fn shares_weights_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.weights, &other.weights)
+    }
+
     /// Where products run.
     pub fn device(&self) -> &Device {
         &self.device

@@ -63,7 +63,8 @@ impl Tokenizer {
     /// A `tokenizer.json` or a GGUF vocabulary that cannot be read, or is of an unknown kind.
     pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>> {
         if let Some(metadata) = &checkpoint.gguf_metadata {
-            if metadata.get_str("tokenizer.ggml.model").is_none() {
+            // llama.cpp writes these names into files that hold weights alone.
+            if matches!(metadata.get_str("tokenizer.ggml.model"), None | Some("none" | "no_vocab")) {
                 return Ok(None);
             }
             let vocabulary = gguf::GgufVocabulary::from_metadata(&checkpoint.path, metadata)?;

@@ -3,7 +3,13 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2};
-use qeval::{checkpoint::Checkpoint, evaluate::trace, model::Decoder};
+use qeval::{
+    checkpoint::Checkpoint,
+    evaluate::{self, Base, Observations, Settings, trace},
+    model::Decoder,
+    progress::Silent,
+    suite::Request,
+};
 
 use crate::support::shared;
 
@@ -67,4 +73,106 @@ fn qwen2_equals_candle_transformers() {
     let input = Tensor::new(tokens.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let theirs = model.forward(&input, 0).unwrap();
     assert!(last_row_difference(&logits, &theirs) < 1e-3);
+}
+
+fn open(path: &str) -> Option<(Checkpoint, Decoder)> {
+    let checkpoint = Checkpoint::open(&shared(path)?).unwrap();
+    let config = checkpoint.config().unwrap().unwrap();
+    let decoder = Decoder::open(&checkpoint, config, &Device::Cpu).unwrap();
+    Some((checkpoint, decoder))
+}
+
+fn request(window: u32, length: u32) -> Request {
+    let tokens: Vec<u32> = (0..length).map(|i| (i * 131 + window * 17 + 3) % 4096).collect();
+    let scored = 1..tokens.len();
+    let bytes = vec![1; scored.len()];
+    Request { task: 0, document: 0, window, tokens, scored, bytes }
+}
+
+fn run(base: &Decoder, quant: &Decoder, requests: &[Request], probe_linears: bool) -> Observations {
+    let settings = Settings {
+        chunk_tokens: 4096,
+        probe_tokens: None,
+        probe_linears,
+        compare_weights: false,
+        seed: 0,
+        scratch_folder: std::env::temp_dir(),
+    };
+    evaluate::run(Base::Model(base), std::slice::from_ref(quant), requests, 4096, &settings, &Silent).unwrap()
+}
+
+/// The injected error of layer 0's value projection, written out in f64: norm, product, ratio of sums.
+#[test]
+fn a_linear_probe_equals_the_formula() {
+    let Some((_, base)) = open("models/polyglot6m/model.safetensors") else { return };
+    let (_, quant) = open("models/polyglot6m/polyglot6m-Q4_K_M.gguf").unwrap();
+    let requests = [request(0, 40)];
+    let observed = run(&base, &quant, &requests, true);
+    let linear = |layer: usize, name: &str| {
+        observed.quants[0].linears.iter().find(|l| l.layer == layer && l.linear == name).unwrap().clone()
+    };
+    let hidden = base.config.hidden_size;
+    let weight = |decoder: &Decoder, name: &str| -> Vec<f64> {
+        let weight = decoder.weights().iter().find(|weight| weight.name == name).unwrap();
+        weight.decode().unwrap().into_iter().map(f64::from).collect()
+    };
+    let norm = weight(&base, "model.layers.0.input_layernorm.weight");
+    let (w, v) = (
+        weight(&base, "model.layers.0.self_attn.v_proj.weight"),
+        weight(&quant, "model.layers.0.self_attn.v_proj.weight"),
+    );
+    let (b, c) = (
+        weight(&base, "model.layers.0.self_attn.v_proj.bias"),
+        weight(&quant, "model.layers.0.self_attn.v_proj.bias"),
+    );
+    let embedded: Vec<f32> =
+        base.embed(&requests[0].tokens).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let (mut signal, mut error) = (0.0, 0.0);
+    for row in embedded.chunks(hidden) {
+        let square: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let scale = 1.0 / (square / hidden as f64 + base.config.rms_norm_eps).sqrt();
+        let x: Vec<f64> = row.iter().zip(&norm).map(|(x, n)| f64::from(*x) * scale * n).collect();
+        for out in 0..b.len() {
+            let dot =
+                |w: &[f64]| -> f64 { w[out * hidden..][..hidden].iter().zip(&x).map(|(w, x)| w * x).sum() };
+            let (y, z) = (dot(&w) + b[out], dot(&v) + c[out]);
+            signal += y * y;
+            error += (y - z) * (y - z);
+        }
+    }
+    let expected = 10.0 * (signal / error).log10();
+    let measured = linear(0, "self_attn.v_proj").injected.all.sqnr_db.unwrap();
+    assert!((measured - expected).abs() < 1e-3, "{measured} dB against {expected} dB");
+    // Deeper, a cousin's own input carries the errors of the layers before: more than its linear's own.
+    let deep = linear(5, "mlp.gate_proj");
+    assert!(deep.cumulative.all.sqnr_db < deep.injected.all.sqnr_db);
+}
+
+/// Sequences packed into one tile neither see one another nor each other's positions.
+#[test]
+fn packed_equals_unpacked() {
+    let Some((_, base)) = open("models/polyglot6m/model.safetensors") else { return };
+    let (_, quant) = open("models/polyglot6m/polyglot6m-Q8_0.gguf").unwrap();
+    let requests: Vec<Request> =
+        [3, 130, 64, 257, 2, 500].iter().enumerate().map(|(i, n)| request(i as u32, *n)).collect();
+    let packed = run(&base, &quant, &requests, false);
+    let packed: Vec<_> =
+        packed.base_tokens.as_slice().iter().zip(packed.quants[0].tokens.as_slice()).collect();
+    let mut at = 0;
+    for request in &requests {
+        let alone = run(&base, &quant, std::slice::from_ref(request), false);
+        for (a, b) in alone.base_tokens.as_slice().iter().zip(alone.quants[0].tokens.as_slice()) {
+            let (c, d) = packed[at];
+            assert_eq!((a.token, a.position, a.window), (c.token, c.position, c.window));
+            assert!(
+                (a.nll - c.nll).abs() < 1e-5 && (b.nll - d.nll).abs() < 1e-5,
+                "{} against {}",
+                a.nll,
+                c.nll
+            );
+            assert!((b.kl_divergence - d.kl_divergence).abs() < 1e-6);
+            at += 1;
+        }
+    }
+    assert_eq!(at, packed.len());
 }

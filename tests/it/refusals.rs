@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{refusal, shared};
+use crate::support::{qeval, refusal, shared};
 
 /// A copy of the small model's folder, to be damaged.
 fn copy() -> Option<(tempfile::TempDir, PathBuf)> {
@@ -205,4 +205,33 @@ fn an_output_folder_that_cannot_be_used_is_noticed_before_measuring() {
     std::fs::write(foreign.join("thesis.tex"), "mine").unwrap();
     assert!(run(&foreign).contains("--force"));
     assert_eq!(std::fs::read_to_string(foreign.join("thesis.tex")).unwrap(), "mine");
+}
+
+#[test]
+fn a_cousin_that_overflows_is_counted_shown_and_exits_with_2() {
+    let Some((folder, _)) = copy() else { return };
+    let base = shared("models/stories260k").unwrap().join("model.safetensors");
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let norm = (&tensors["model.norm.weight"] * 1e37).unwrap();
+    tensors.insert("model.norm.weight".to_owned(), norm);
+    let embedding = (&tensors["model.embed_tokens.weight"] * 100.0).unwrap();
+    tensors.insert("model.embed_tokens.weight".to_owned(), embedding);
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let out = folder.path().join("run");
+    let output = qeval([
+        "compare".as_ref(),
+        base.as_os_str(),
+        folder.path().as_os_str(),
+        "--out".as_ref(),
+        out.as_os_str(),
+    ]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let comparison = qeval::report::read(&out).unwrap();
+    let all = &comparison.quants[0].overall;
+    assert!(all.non_finite_tokens > 0);
+    let scored: usize = comparison.tasks.iter().map(|task| task.scored_tokens).sum();
+    assert_eq!(all.non_finite_tokens + all.scored_tokens, scored, "every position is accounted for");
+    assert!(comparison.warnings.iter().any(|warning| warning.contains("NaN or infinite")));
+    assert!(qeval(["report".as_ref(), out.as_os_str()]).status.success(), "it can still be drawn");
 }
