@@ -4,7 +4,10 @@
 //! Lower case, no final full stop. The library never prints and never exits:
 //! `main.rs` prints the chain and turns any error into exit code 2.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,7 +93,13 @@ impl Error {
     /// What the reader should do next, where that is known.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Error::Io { .. } | Error::Compute { .. } => None,
+            Error::Io { source, .. } => match source.kind() {
+                ErrorKind::NotFound => Some("check the path"),
+                ErrorKind::PermissionDenied => Some("check who may read and write there"),
+                ErrorKind::StorageFull => Some("free some space, or name another folder with --out"),
+                _ => None,
+            },
+            Error::Compute { .. } => None,
             Error::File { help, .. }
             | Error::Tensor { help, .. }
             | Error::Key { help, .. }

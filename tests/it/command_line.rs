@@ -237,3 +237,31 @@ fn help_and_completions_are_there() {
     }
     assert_eq!(qeval(["compare"]).status.code(), Some(2), "a missing argument is exit code 2");
 }
+
+#[test]
+fn bits_per_byte_count_every_byte_of_the_text() {
+    let Some(models) = shared("models/stories260k") else { return };
+    let text = shared("data/text/tinystories-80k.txt").unwrap();
+    let args = ["--text", text.to_str().unwrap(), "--no-noise-floor", "--probe", "none"];
+    let comparison =
+        compare(&models.join("model.safetensors"), &[models.join("stories260K-Q4_0.gguf")], &args);
+    // With BOS before it even the first token is scored, so the scored tokens cover the whole text once.
+    let bytes = std::fs::metadata(&text).unwrap().len() as usize;
+    let task = &comparison.tasks[0];
+    assert_eq!((task.scored_bytes, task.unscored_tokens, task.dropped_tokens), (bytes, 0, 0));
+    let all = &comparison.quants[0].overall;
+    let expected = |nll: f64| nll * task.scored_tokens as f64 / (std::f64::consts::LN_2 * bytes as f64);
+    for (bits, nll) in [
+        (all.base_bits_per_byte.unwrap().value, all.base_nll.value),
+        (all.quant_bits_per_byte.unwrap().value, all.quant_nll.value),
+    ] {
+        assert!((bits - expected(nll)).abs() < 1e-9, "{bits} against {}", expected(nll));
+    }
+    // The paired figures are those of the two sides.
+    assert!((all.delta_nll.value - (all.quant_nll.value - all.base_nll.value)).abs() < 1e-12);
+    assert!((all.ppl_ratio.value - all.quant_perplexity.value / all.base_perplexity.value).abs() < 1e-9);
+    let buckets = &comparison.quants[0].by_base_confidence;
+    assert_eq!(buckets.iter().map(|bucket| bucket.scored_tokens).sum::<usize>(), task.scored_tokens);
+    let positions = &comparison.quants[0].by_context_position;
+    assert_eq!(positions.iter().map(|bucket| bucket.scored_tokens).sum::<usize>(), task.scored_tokens);
+}
