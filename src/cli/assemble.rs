@@ -111,10 +111,7 @@ fn quant(
     };
     let texts = |base: &BaseToken, quant_top1: u32| texts(measured, base, quant_top1);
     let names: Vec<&str> = measured.tasks.iter().map(|task| task.name.as_str()).collect();
-    let base_weights = match &models.base {
-        BaseModel::Model(base) => base.decoder.weights(),
-        BaseModel::Logits(_) => &[],
-    };
+    let base_weights = models.base.model().map_or(&[][..], |base| base.decoder.weights());
     QuantComparison {
         model,
         overall: tokens.metrics(),

@@ -113,10 +113,7 @@ struct Plan {
 
 fn plan(args: &CompareArgs, models: &mut Models) -> Plan {
     let mut quants: Vec<Decoder> = models.quants.iter().map(|quant| quant.decoder.clone()).collect();
-    let base = match &models.base {
-        BaseModel::Model(base) => Some(&base.decoder),
-        BaseModel::Logits(_) => None,
-    };
+    let base = models.base.model().map(|model| &model.decoder);
     if let Some(base) = base.filter(|_| !args.no_noise_floor) {
         quants.push(base.with_rounding(Rounding::Bf16));
     }
@@ -164,12 +161,11 @@ fn load_suites(args: &CompareArgs) -> Result<Vec<Suite>> {
 
 fn protocol(args: &CompareArgs, models: &Models) -> Result<Protocol> {
     // lm-eval's window is the model's own length, where it is known.
-    let own_length = match &models.base {
-        BaseModel::Model(base) if args.protocol == "lm-eval" => {
-            Some(base.decoder.config.max_position_embeddings)
-        }
-        _ => None,
-    };
+    let own_length = models
+        .base
+        .model()
+        .filter(|_| args.protocol == "lm-eval")
+        .map(|base| base.decoder.config.max_position_embeddings);
     Protocol::parse(&args.protocol, args.window.or(own_length), args.stride)
 }
 

@@ -143,7 +143,15 @@ fn stated_architecture(checkpoint: &Checkpoint) -> String {
 }
 
 fn config_json(checkpoint: &Checkpoint) -> Option<serde_json::Value> {
-    serde_json::from_str(&std::fs::read_to_string(checkpoint.config_json()?).ok()?).ok()
+    read_json(&checkpoint.config_json()?)
+}
+
+fn tokenizer_config(checkpoint: &Checkpoint) -> Option<serde_json::Value> {
+    read_json(&checkpoint.folder.join("tokenizer_config.json"))
+}
+
+fn read_json(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
 fn shares(checkpoint: &Checkpoint) -> Vec<Share> {
@@ -183,10 +191,7 @@ fn tokenizer(checkpoint: &Checkpoint) -> Option<String> {
     let path = checkpoint.folder.join("tokenizer.json");
     let size = std::fs::metadata(&path).ok()?.len();
     // Building a large tokenizer takes longer than everything else here; its settings say what matters.
-    let settings: Option<serde_json::Value> =
-        std::fs::read_to_string(checkpoint.folder.join("tokenizer_config.json"))
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok());
+    let settings = tokenizer_config(checkpoint);
     let class = settings.as_ref().and_then(|json| json.get("tokenizer_class")?.as_str());
     let bos = match settings.as_ref().and_then(|json| json.get("add_bos_token")?.as_bool()) {
         Some(true) => ", BOS first",
@@ -208,9 +213,7 @@ fn chat_template(checkpoint: &Checkpoint) -> Option<String> {
     if let Ok(template) = std::fs::read_to_string(separate) {
         return Some(template);
     }
-    let text = std::fs::read_to_string(checkpoint.folder.join("tokenizer_config.json")).ok()?;
-    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-    json.get("chat_template")?.as_str().map(str::to_owned)
+    tokenizer_config(checkpoint)?.get("chat_template")?.as_str().map(str::to_owned)
 }
 
 fn render(inspection: &Inspection, tensors: bool) -> String {

@@ -35,8 +35,8 @@ pub(super) struct ChunkSize {
     pub needed_bytes: Option<u64>,
 }
 
-/// Tokens that may be held at once, and whether `memory` had room for even the smallest chunk: what it leaves after one decoded stage and, per core, one tile's
-/// intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
+/// Sizes the chunk: what `memory` leaves after the program itself, one decoded stage and, per core, one
+/// tile's intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
 pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> ChunkSize {
     const F32: u64 = 4;
     let stage = models.iter().map(|decoder| {

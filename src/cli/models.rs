@@ -37,6 +37,23 @@ pub(super) enum BaseModel {
     Logits(LogitsFile),
 }
 
+impl BaseModel {
+    /// The model, unless only its logits are known.
+    pub(super) fn model(&self) -> Option<&Model> {
+        match self {
+            BaseModel::Model(model) => Some(model),
+            BaseModel::Logits(_) => None,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            BaseModel::Model(model) => &model.checkpoint.path,
+            BaseModel::Logits(file) => file.path(),
+        }
+    }
+}
+
 /// Everything that takes part in a comparison.
 pub(super) struct Models {
     pub base: BaseModel,
@@ -51,12 +68,12 @@ pub(super) struct Models {
 impl Models {
     /// A window longer than a model was trained for measures extrapolation; the reader must know.
     pub(super) fn warn_of_long_windows(&mut self, longest: usize) {
-        let base = match &self.base {
-            BaseModel::Model(model) => Some(model.as_ref()),
-            BaseModel::Logits(_) => None,
-        };
-        let short =
-            base.into_iter().chain(&self.quants).find(|m| m.decoder.config.max_position_embeddings < longest);
+        let short = self
+            .base
+            .model()
+            .into_iter()
+            .chain(&self.quants)
+            .find(|m| m.decoder.config.max_position_embeddings < longest);
         if let Some(model) = short {
             self.warnings.push(format!(
                 "Windows of {longest} tokens are longer than the {} that {} was trained for; use a smaller --window.",
@@ -126,10 +143,7 @@ pub(super) fn open(base: &Path, quants: &[PathBuf], device: &Device) -> Result<M
             BaseModel::Model(Box::new(finish(*checkpoint, config, label, device)?))
         }
     };
-    let base_config = match &base {
-        BaseModel::Model(model) => Some(model.decoder.config.clone()),
-        BaseModel::Logits(_) => None,
-    };
+    let base_config = base.model().map(|model| model.decoder.config.clone());
     let mut models: Vec<Model> = Vec::with_capacity(quants.len());
     for (checkpoint, config) in quant_checkpoints.into_iter().zip(configs.drain(..)) {
         let config = match (config, &base_config, &borrowed) {
@@ -161,11 +175,10 @@ fn borrowed_config(path: &Path) -> String {
 
 /// Chooses the tokenizer and the shared ids, or says why there are none.
 fn settle_vocabulary(base: BaseModel, mut quants: Vec<Model>, mut warnings: Vec<String>) -> Result<Models> {
-    let (base_path, base_vocab, own) = match &base {
-        BaseModel::Model(model) => {
-            (model.checkpoint.path.clone(), model.decoder.config.vocab_size, model.tokenizer.clone())
-        }
-        BaseModel::Logits(file) => (file.path().to_owned(), file.vocab_size, None),
+    let base_path = base.path().to_owned();
+    let (base_vocab, own) = match &base {
+        BaseModel::Model(model) => (model.decoder.config.vocab_size, model.tokenizer.clone()),
+        BaseModel::Logits(file) => (file.vocab_size, None),
     };
     let tokenizer = match own {
         Some(own) => own,
@@ -224,10 +237,7 @@ fn settle_vocabulary(base: BaseModel, mut quants: Vec<Model>, mut warnings: Vec<
 /// Ids that never occur may differ (unused and padding ids); that is a warning.
 pub(super) fn check_vocabularies(models: &mut Models, requests: &[Request], texts: &[&str]) -> Result<()> {
     let used: BTreeSet<u32> = requests.iter().flat_map(|request| request.tokens.iter().copied()).collect();
-    let base_path = match &models.base {
-        BaseModel::Model(model) => model.checkpoint.path.clone(),
-        BaseModel::Logits(file) => file.path().to_owned(),
-    };
+    let base_path = models.base.path().to_owned();
     let incomparable = |quant: &Model, problem: String| Error::Incomparable {
         base: base_path.clone(),
         quant: quant.checkpoint.path.clone(),
@@ -313,7 +323,7 @@ fn unique_label(path: &Path, base: &BaseModel, models: &[Model]) -> String {
     let stem = label(path);
     let taken = |label: &str| {
         models.iter().any(|model| model.label == label)
-            || matches!(base, BaseModel::Model(model) if model.label == label)
+            || base.model().is_some_and(|model| model.label == label)
     };
     let mut unique = stem.clone();
     let mut number = 2;

@@ -8,7 +8,6 @@
 use std::{path::PathBuf, time::Instant};
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::{
     head::{self, Source},
@@ -17,7 +16,7 @@ use super::{
     observations::{Observations, QuantObservations, WeightObservation},
     plan::{Chunk, plan},
     probe,
-    side::{Side, scored_rows},
+    side::{Side, map_tiles, scored_rows},
     spill::Spill,
 };
 use crate::{
@@ -286,11 +285,7 @@ impl<'a> Pass<'a> {
         };
         let probed: Vec<usize> =
             (0..chunk.tiles.len()).filter(|number| chunk.tiles[*number].probed).collect();
-        let probes: Vec<TileProbe> = if side.decoder.device().is_cpu() {
-            probed.par_iter().map(|number| look(*number)).collect::<Result<_>>()?
-        } else {
-            probed.iter().map(|number| look(*number)).collect::<Result<_>>()?
-        };
+        let probes = map_tiles(side.decoder.device(), probed.clone(), look)?;
         // Merged in the tiles' order: the sums must not depend on which core was faster.
         for (number, probe) in probed.iter().zip(probes) {
             if probe.injected.is_some() {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -49,11 +49,7 @@ impl<'a> Side<'a> {
             progress.advance(tile.tokens() as u64);
             Ok(Some(std::mem::replace(hidden, output)).filter(|_| tile.probed))
         };
-        if decoder.device().is_cpu() {
-            chunk.tiles.par_iter().zip(&mut self.hidden).map(one).collect()
-        } else {
-            chunk.tiles.iter().zip(&mut self.hidden).map(one).collect()
-        }
+        map_tiles(decoder.device(), chunk.tiles.iter().zip(&mut self.hidden).collect(), one)
     }
 
     pub(super) fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
@@ -69,6 +65,20 @@ impl<'a> Side<'a> {
             .collect::<Result<_>>()?;
         self.seconds += start.elapsed().as_secs_f64();
         Ok(())
+    }
+}
+
+/// Applies `each` to every tile, in order of the results. On the CPU tiles run side by side, each on one core: a
+/// tile's many small operations do not scale by themselves. A device runs them one after the other.
+pub(super) fn map_tiles<T: Send, R: Send>(
+    device: &Device,
+    tiles: Vec<T>,
+    each: impl Fn(T) -> Result<R> + Sync + Send,
+) -> Result<Vec<R>> {
+    if device.is_cpu() {
+        tiles.into_par_iter().map(each).collect()
+    } else {
+        tiles.into_iter().map(each).collect()
     }
 }
 
