@@ -131,6 +131,12 @@ pub struct ModelCard {
     pub bits_per_weight: f64,
     /// What encodings hold how much, largest first.
     pub encodings: Vec<EncodingShare>,
+    /// What was done to the numbers that flow into its linears, in words; empty in files of older versions.
+    #[serde(default)]
+    pub activations: String,
+    /// How keys and values were stored, with bits per stored number; absent where they were kept as computed.
+    #[serde(default)]
+    pub kv_cache: Option<String>,
     /// Where the tokenizer came from, in words.
     pub tokenizer: String,
     /// Prefill speed in this run, this build, tokens per second of wall time.
@@ -186,6 +192,23 @@ pub struct QuantComparison {
     pub weights: Vec<WeightComparison>,
     /// The scored tokens with the largest KL divergence, largest first.
     pub worst_tokens: Vec<WorstToken>,
+    /// How far the cousin is from itself; absent where nothing rounds its activations.
+    #[serde(default)]
+    pub rounding_noise: Option<RoundingNoise>,
+}
+
+/// A cousin against itself with every embedding moved by 2⁻²²: rounding of activations amplifies any difference near a
+/// tie, so this much of its divergence is not reproducible by anyone, on any other machine or kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RoundingNoise {
+    /// Positions measured (whole windows of the same text, spread over it).
+    pub scored_tokens: usize,
+    /// Mean KL divergence of the moved model from the model, nats.
+    pub kl_divergence: Estimate,
+    /// The cousin's mean KL divergence from base at the same positions, nats.
+    pub kl_divergence_from_base: Estimate,
+    /// Share of positions with the same most likely token.
+    pub top1_agreement: Estimate,
 }
 
 /// Token metrics over one set of positions; both sides saw the same tokens.

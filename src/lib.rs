@@ -4,16 +4,19 @@
 //! layer, together; what differs is measured on the spot. See ARCHITECTURE.md.
 //!
 //! Stations, in the order of a run: [`cli`] parses, [`checkpoint`] reads headers,
-//! [`tokenizer`] and [`suite`] make requests, [`model`] decodes and computes,
+//! [`tokenizer`] and [`suite`] make requests, [`model`] decodes and computes, [`cousin`]
+//! makes variants of a model,
 //! [`evaluate`] runs the pass, [`metrics`] and [`stats`] reduce, [`comparison`]
 //! is saved, [`report`] draws it.
 
 pub mod checkpoint;
 pub mod cli;
 pub mod comparison;
+pub mod cousin;
 pub mod error;
 pub mod evaluate;
 pub mod metrics;
+pub mod minifloat;
 pub mod model;
 pub mod observation;
 pub mod progress;

@@ -205,14 +205,6 @@ const MAX_LAYERS: usize = 4096;
 pub fn from_hugging_face(path: &Path, json: &Json) -> Result<ModelConfig> {
     let keys = Keys { path, json };
     let architecture = hugging_face_architecture(&keys)?;
-    if let Some(quantization) = keys.get("quantization_config") {
-        let method = quantization.get("quant_method").and_then(Json::as_str).unwrap_or("unnamed");
-        return Err(keys.problem(
-            "quantization_config",
-            format!("the weights are packed by `{method}`, which this version cannot decode"),
-            "compare a dense safetensors or a GGUF file of the same model",
-        ));
-    }
     refuse_other_graphs(&keys)?;
     let num_attention_heads = keys.required_count("num_attention_heads")?;
     let hidden_size = keys.required_count("hidden_size")?;

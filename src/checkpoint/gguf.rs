@@ -9,8 +9,10 @@
 //! anything is allocated, and a header may not be longer than 100 MB, of which memory is never more than
 //! about eightfold. Knows nothing of architectures, nor which types can be decoded.
 
+mod split;
 mod values;
 
+pub use split::{Split, check_parts};
 pub use values::{Metadata, Value};
 
 use super::content::{self, Content, shown};
@@ -48,6 +50,8 @@ pub struct Gguf {
     pub alignment: u64,
     /// Where the data section begins, in bytes; past the end of a file without tensors if it was not padded.
     pub data_start: u64,
+    /// Which part of a split model this is; `None` of a whole one.
+    pub split: Option<Split>,
 }
 
 /// Alignment of a file that does not state one.
@@ -66,14 +70,14 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Key`] or [`Error::Tensor`] with what is wrong: not a GGUF file, a version or
-    /// byte order that is not read, a part of a split file, or a header that contradicts itself or the file's
+    /// byte order that is not read, or a header that contradicts itself or the file's
     /// length.
     pub fn parse(path: &Path, file: &[u8]) -> Result<Gguf> {
         let mut reader = Reader::new(file);
         let version = read_version(path, &mut reader)?;
         let (tensor_count, pair_count) = read_counts(path, &mut reader)?;
         let metadata = read_metadata(path, &mut reader, pair_count)?;
-        refuse_split(path, &metadata)?;
+        let split = Split::of(path, &metadata)?;
         let alignment = read_alignment(path, &metadata)?;
         let infos = read_tensors(path, &mut reader, tensor_count)?;
         let data_start = (reader.position() as u64)
@@ -84,7 +88,7 @@ impl Gguf {
             .map(|info| info.place(path, file.len(), alignment, data_start))
             .collect::<Result<Vec<_>>>()?;
         refuse_overlaps(path, &tensors)?;
-        Ok(Gguf { version, metadata, tensors, alignment, data_start })
+        Ok(Gguf { version, metadata, tensors, alignment, data_start, split })
     }
 
     /// Maps the file at `path` and reads its header.
@@ -157,20 +161,6 @@ fn read_metadata(path: &Path, reader: &mut Reader, count: u64) -> Result<Metadat
         }
     }
     Ok(Metadata(metadata))
-}
-
-fn refuse_split(path: &Path, metadata: &Metadata) -> Result<()> {
-    let Some(count) = metadata.get_u64("split.count").filter(|count| *count > 1) else { return Ok(()) };
-    let part = match metadata.get_u64("split.no") {
-        Some(number) => format!("part {} of {count}", number.saturating_add(1)),
-        None => format!("one of {count} parts"),
-    };
-    Err(Error::key(
-        path,
-        "split.count",
-        format!("this file is {part} of a split GGUF model, which is not read yet"),
-        "join the parts with llama.cpp: `llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf`",
-    ))
 }
 
 fn read_alignment(path: &Path, metadata: &Metadata) -> Result<u64> {

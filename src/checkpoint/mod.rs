@@ -4,29 +4,35 @@
 //! encoding, and where. Formats end here: `model` asks for a [`Weight`] by name
 //! and never learns what kind of file it came from.
 
+pub mod activations;
 pub mod config;
 mod content;
 pub mod encoding;
 pub mod gguf;
 mod mapped;
 mod names;
+mod packing;
+pub mod quantization;
 pub mod safetensors;
 mod weight;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 pub use self::mapped::MappedFile;
-pub use self::weight::Weight;
+pub use self::weight::{RowSource, StoredBytes, Weight};
 use self::{
+    activations::{GgmlActivation, KvCacheQuantization},
     config::{Architecture, GgufTensorFacts, ModelConfig},
     encoding::Encoding,
     gguf::{Gguf, Metadata},
-    weight::RowOrder,
+    packing::{Packed, Packing, Tensors},
+    quantization::Quantization,
+    weight::{Blocks, RowOrder},
 };
 use crate::error::{Error, Result};
 
@@ -62,8 +68,17 @@ pub struct StoredTensor {
     pub encoding: Option<Encoding>,
     /// Bytes in the file; `None` if even the size of the type is unknown.
     pub stored_bytes: Option<u64>,
+    /// The element type of a safetensors tensor.
+    dtype: Option<::safetensors::Dtype>,
     file: usize,
     bytes: Option<Range<usize>>,
+}
+
+impl StoredWeight {
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        self.shape.iter().map(|n| *n as u64).fold(1, u64::saturating_mul)
+    }
 }
 
 impl StoredTensor {
@@ -89,6 +104,21 @@ pub struct Checkpoint {
     pub gguf_metadata: Option<Metadata>,
     /// The folder where `config.json` and `tokenizer.json` are looked for.
     pub folder: PathBuf,
+    /// How packed matrices are read, settled when the first is asked for.
+    packings: OnceLock<Vec<Box<dyn Packing>>>,
+}
+
+/// One weight as a reader counts it: a plain tensor, or all the tensors of a packed matrix.
+#[derive(Clone, Debug)]
+pub struct StoredWeight {
+    /// The tensor's name, or the module's with ".weight".
+    pub name: String,
+    /// Row-major, [out, in].
+    pub shape: Vec<usize>,
+    /// For reports: "Q4_K", "int4 g128".
+    pub encoding: String,
+    /// Bytes of all its tensors; `None` if the size of the type is unknown.
+    pub stored_bytes: Option<u64>,
 }
 
 impl Checkpoint {
@@ -125,6 +155,9 @@ impl Checkpoint {
         match (files_with_extension(path, "safetensors")?.as_slice(), ggufs.as_slice()) {
             ([one], _) => Self::open_safetensors(path, vec![Arc::new(MappedFile::open(one)?)]),
             ([], [one]) => Self::open_gguf(path, Arc::new(MappedFile::open(one)?)),
+            ([], [first, others @ ..]) if gguf::Split::is_first_of(first, others.len() + 1) => {
+                Self::open_gguf(path, Arc::new(MappedFile::open(first)?))
+            }
             ([], []) => Err(Error::file(
                 path,
                 "holds no model.safetensors, no model.safetensors.index.json and no .gguf",
@@ -180,6 +213,7 @@ impl Checkpoint {
                     type_name: format!("{:?}", tensor.dtype),
                     encoding: Encoding::from_safetensors(tensor.dtype),
                     stored_bytes: Some(tensor.bytes.len() as u64),
+                    dtype: Some(tensor.dtype),
                     file: index,
                     bytes: Some(tensor.bytes),
                 };
@@ -201,30 +235,56 @@ impl Checkpoint {
             tensors,
             gguf_metadata: None,
             folder,
+            packings: OnceLock::new(),
         })
     }
 
-    fn open_gguf(path: &Path, file: Arc<MappedFile>) -> Result<Self> {
-        let gguf = Gguf::parse(file.path(), file.bytes())?;
-        let tensors = gguf.tensors.into_iter().map(|tensor| {
-            let stored = StoredTensor {
-                name: tensor.name.clone(),
-                shape: tensor.shape,
-                type_name: gguf::type_label(tensor.ggml_type),
-                encoding: Encoding::from_ggml_type(tensor.ggml_type),
-                stored_bytes: tensor.bytes.as_ref().map(|bytes| bytes.len() as u64),
-                file: 0,
-                bytes: tensor.bytes,
-            };
-            (tensor.name, stored)
-        });
+    fn open_gguf(path: &Path, first: Arc<MappedFile>) -> Result<Self> {
+        let folder = first.path().parent().unwrap_or(Path::new(".")).to_owned();
+        let mut files = vec![first];
+        let mut parsed = vec![Gguf::parse(files[0].path(), files[0].bytes())?];
+        if let Some(split) = parsed[0].split {
+            let paths = split.parts(files[0].path())?;
+            files = paths.iter().map(|path| MappedFile::open(path).map(Arc::new)).collect::<Result<_>>()?;
+            parsed =
+                files.iter().map(|file| Gguf::parse(file.path(), file.bytes())).collect::<Result<_>>()?;
+            gguf::check_parts(&split, &paths, &parsed)?;
+        }
+        let mut tensors = BTreeMap::new();
+        let mut gguf_metadata = None;
+        for (index, gguf) in parsed.into_iter().enumerate() {
+            for tensor in gguf.tensors {
+                let stored = StoredTensor {
+                    name: tensor.name.clone(),
+                    shape: tensor.shape,
+                    type_name: gguf::type_label(tensor.ggml_type),
+                    encoding: Encoding::from_ggml_type(tensor.ggml_type),
+                    stored_bytes: tensor.bytes.as_ref().map(|bytes| bytes.len() as u64),
+                    dtype: None,
+                    file: index,
+                    bytes: tensor.bytes,
+                };
+                if tensors.insert(tensor.name.clone(), stored).is_some() {
+                    let problem = "is in two parts";
+                    return Err(Error::tensor(
+                        files[index].path(),
+                        &tensor.name,
+                        problem,
+                        "split the model again",
+                    ));
+                }
+            }
+            // The first part holds the model's metadata.
+            gguf_metadata.get_or_insert(gguf.metadata);
+        }
         Ok(Self {
             path: path.to_owned(),
             format: Format::Gguf,
-            tensors: tensors.collect(),
-            folder: file.path().parent().unwrap_or(Path::new(".")).to_owned(),
-            files: vec![file],
-            gguf_metadata: Some(gguf.metadata),
+            tensors,
+            folder,
+            files,
+            gguf_metadata,
+            packings: OnceLock::new(),
         })
     }
 
@@ -256,6 +316,7 @@ impl Checkpoint {
             };
             return config::from_gguf(&self.path, metadata, facts).map(Some);
         }
+        self.packings()?;
         let Some(path) = self.config_json() else { return Ok(None) };
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let json = serde_json::from_str(&text)
@@ -267,7 +328,7 @@ impl Checkpoint {
     fn rope_freqs(&self) -> Result<Option<Vec<f32>>> {
         const NAME: &str = "rope_freqs.weight";
         let Some(tensor) = self.tensors.get(NAME) else { return Ok(None) };
-        self.locate(tensor, NAME, &tensor.shape, RowOrder::Plain)?.decode().map(Some)
+        self.plain(tensor, NAME, &tensor.shape, RowOrder::Plain)?.decode().map(Some)
     }
 
     /// The weight that the model calls `name`, checked against `shape`.
@@ -275,6 +336,13 @@ impl Checkpoint {
     /// # Errors
     /// Missing, misshapen, or in an encoding that cannot be decoded, naming tensor and type.
     pub fn weight(&self, config: &ModelConfig, name: &str, shape: &[usize]) -> Result<Weight> {
+        if let Some(module) = name.strip_suffix(".weight")
+            && self.format == Format::Safetensors
+            && let [rows, columns] = *shape
+            && let Some(packed) = self.packed(module)?
+        {
+            return self.packed_weight(packed, name, [rows, columns]);
+        }
         let stored_name = match self.format {
             Format::Safetensors => name.to_owned(),
             Format::Gguf => names::gguf_name(name).unwrap_or_else(|| name.to_owned()),
@@ -294,10 +362,116 @@ impl Checkpoint {
             true => RowOrder::RotaryInterleaved { head_dim: config.head_dim },
             false => RowOrder::Plain,
         };
-        self.locate(tensor, name, shape, row_order)
+        self.plain(tensor, name, shape, row_order)
     }
 
-    fn locate(
+    /// What is declared about the KV cache of an attention module ("model.layers.0.self_attn").
+    ///
+    /// # Errors
+    /// A scale that is not a positive number, naming the tensor.
+    pub fn kv_cache(&self, attention: &str) -> Result<Option<KvCacheQuantization>> {
+        for packing in self.packings()? {
+            if let Some(declared) = packing.kv_cache(&self.packed_tensors(), attention)? {
+                return Ok(Some(declared));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every weight as a reader counts them: packed matrices as one, in the order of their names.
+    ///
+    /// A matrix whose tensors do not fit each other is listed tensor by tensor; asking for it says why.
+    pub fn stored_weights(&self) -> Vec<StoredWeight> {
+        let modules: BTreeSet<&str> = match self.format {
+            Format::Safetensors => {
+                self.tensors.keys().filter_map(|name| Some(name.rsplit_once('.')?.0)).collect()
+            }
+            Format::Gguf => BTreeSet::new(),
+        };
+        let mut packed_names = BTreeSet::new();
+        let mut weights = Vec::new();
+        for module in modules {
+            let Ok(Some(packed)) = self.packed(module) else { continue };
+            weights.push(StoredWeight {
+                name: format!("{module}.weight"),
+                shape: packed.shape.to_vec(),
+                encoding: packed.encoding,
+                stored_bytes: Some(self.bytes_of(&packed.tensors)),
+            });
+            packed_names.extend(packed.tensors);
+        }
+        weights.extend(self.tensors.values().filter(|tensor| !packed_names.contains(&tensor.name)).map(
+            |tensor| StoredWeight {
+                name: tensor.name.clone(),
+                shape: tensor.shape.clone(),
+                encoding: tensor.type_name.clone(),
+                stored_bytes: tensor.stored_bytes,
+            },
+        ));
+        weights.sort_by(|a, b| a.name.cmp(&b.name));
+        weights
+    }
+
+    fn packed_tensors(&self) -> Tensors<'_> {
+        Tensors { files: &self.files, by_name: &self.tensors }
+    }
+
+    fn packings(&self) -> Result<&[Box<dyn Packing>]> {
+        if let Some(packings) = self.packings.get() {
+            return Ok(packings);
+        }
+        let prepared = match self.format {
+            Format::Gguf => Vec::new(),
+            Format::Safetensors => {
+                packing::prepare(&self.packed_tensors(), Quantization::of(&self.folder)?.as_ref())?
+            }
+        };
+        Ok(self.packings.get_or_init(|| prepared))
+    }
+
+    fn packed(&self, module: &str) -> Result<Option<Packed>> {
+        for packing in self.packings()? {
+            if let Some(packed) = packing.matrix(&self.packed_tensors(), module)? {
+                return Ok(Some(packed));
+            }
+        }
+        Ok(None)
+    }
+
+    fn bytes_of(&self, names: &[String]) -> u64 {
+        names.iter().filter_map(|name| self.tensors.get(name)?.stored_bytes).sum()
+    }
+
+    fn packed_weight(&self, packed: Packed, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let stored_name = packed.tensors.first().cloned().unwrap_or_default();
+        let file = self.tensors.get(&stored_name).map_or(0, |tensor| tensor.file);
+        let path = self.files[file].path();
+        if packed.shape != shape {
+            return Err(Error::tensor(
+                path,
+                &stored_name,
+                format!("holds a matrix of {:?}, but the config asks for {shape:?}", packed.shape),
+                "config and weights belong to different models, or the file is damaged",
+            ));
+        }
+        Ok(Weight {
+            name: name.to_owned(),
+            stored_name,
+            shape: shape.to_vec(),
+            encoding: packed.encoding,
+            stored_bytes: self.bytes_of(&packed.tensors),
+            ggml_input: None,
+            input: packed.input,
+            output: packed.output,
+            warnings: packed.warnings,
+            tensors: packed.tensors,
+            path: path.to_owned(),
+            row_order: RowOrder::Plain,
+            source: packed.source,
+        })
+    }
+
+    fn plain(
         &self,
         tensor: &StoredTensor,
         name: &str,
@@ -321,14 +495,26 @@ impl Checkpoint {
                 ),
             ));
         };
+        let columns = match (shape.len(), row_order) {
+            (1, RowOrder::RotaryInterleaved { .. }) => 1,
+            _ => shape.last().copied().unwrap_or(1),
+        };
+        let stored_bytes = bytes.len() as u64;
+        let stored = StoredBytes { file: Arc::clone(file), range: bytes };
         Ok(Weight {
             name: name.to_owned(),
             stored_name: tensor.name.clone(),
             shape: shape.to_vec(),
-            encoding,
+            encoding: encoding.name().to_owned(),
+            stored_bytes,
+            ggml_input: Some(encoding).filter(|_| self.format == Format::Gguf).and_then(GgmlActivation::of),
+            input: None,
+            output: None,
+            warnings: Vec::new(),
+            tensors: vec![tensor.name.clone()],
+            path: file.path().to_owned(),
             row_order,
-            file: Arc::clone(file),
-            bytes,
+            source: Arc::new(Blocks { encoding, columns, stored }),
         })
     }
 
@@ -336,11 +522,13 @@ impl Checkpoint {
     pub fn unused_layer_tensors(&self, used: &[Weight]) -> Vec<&str> {
         // Buffers that older exporters stored; they follow from the config.
         const DERIVED: &[&str] = &["rotary_emb.inv_freq", "masked_bias", "attn.bias"];
+        let used: HashSet<&str> =
+            used.iter().flat_map(|weight| &weight.tensors).map(String::as_str).collect();
         self.tensors
             .keys()
             .filter(|name| name.contains(".layers.") || name.starts_with("blk."))
             .filter(|name| !DERIVED.iter().any(|ending| name.ends_with(ending)))
-            .filter(|name| used.iter().all(|weight| weight.stored_name != **name))
+            .filter(|name| !used.contains(name.as_str()))
             .map(String::as_str)
             .collect()
     }

@@ -1,15 +1,80 @@
 //! One weight of a model, ready to be decoded row by row.
 //!
-//! A weight carries Hugging Face's name and row order whatever file it lies in;
-//! what the file calls it and how it orders rows ends here. Nothing outside
-//! `checkpoint` knows encodings beyond their name.
+//! A weight carries Hugging Face's name and row order whatever file it lies in; what the file calls it, how it
+//! orders rows and how many tensors it takes to store it ends here. All ways of storing meet at [`RowSource`].
 
-use std::{ops::Range, sync::Arc};
+use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{encoding::Encoding, mapped::MappedFile};
+use super::{activations::{ActivationQuantization, GgmlActivation}, encoding::Encoding, mapped::MappedFile};
 use crate::error::{Error, Result};
+
+/// Anything that yields the rows of a matrix as `f32`: one implementation per way of storing.
+///
+/// Shapes, sizes and scales were checked when it was made, so that decoding can fail only where the contents do.
+pub trait RowSource: fmt::Debug + Send + Sync {
+    /// Decodes rows, in the order in which they are stored, row-major, on one thread.
+    ///
+    /// Called with `rows` inside the matrix and `out` of exactly their size.
+    ///
+    /// # Errors
+    /// Contents that mean nothing, naming tensor and place.
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
+
+    /// Hands mapped pages back to the system.
+    fn release(&self) {}
+
+    /// The same matrix at the most significant `bits` of its codes (MatQuant, arXiv 2502.06786); `None` where
+    /// codes are not integers or not wider than that.
+    fn sliced(&self, bits: u32) -> Option<Arc<dyn RowSource>> {
+        let _ = bits;
+        None
+    }
+}
+
+/// A range of bytes of a mapped file.
+#[derive(Clone, Debug)]
+pub struct StoredBytes {
+    /// The file.
+    pub(super) file: Arc<MappedFile>,
+    /// Inside the file.
+    pub(super) range: Range<usize>,
+}
+
+impl StoredBytes {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file.bytes()[self.range.clone()]
+    }
+
+    /// Hands their pages back to the system.
+    pub fn release(&self) {
+        self.file.release(self.range.clone());
+    }
+}
+
+/// Whole blocks of one encoding: dense floats and every GGUF type.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    pub(super) encoding: Encoding,
+    pub(super) columns: usize,
+    pub(super) stored: StoredBytes,
+}
+
+impl RowSource for Blocks {
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let row_bytes = self.columns / self.encoding.block_weights() * self.encoding.block_bytes();
+        let bytes = &self.stored.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+        self.encoding
+            .decode(bytes, out)
+            .map_err(|mismatch| Error::argument(mismatch.to_string(), "report this as a bug of qeval"))
+    }
+
+    fn release(&self) {
+        self.stored.release();
+    }
+}
 
 /// Order of the rows in the file against the order that the model wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +102,7 @@ impl RowOrder {
     }
 }
 
-/// A weight as it lies in a file.
+/// A weight as it lies in a file, or as it is made from one.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// Hugging Face's name, as "model.layers.0.self_attn.q_proj.weight".
@@ -46,11 +111,24 @@ pub struct Weight {
     pub stored_name: String,
     /// `[out, in]` of a matrix, `[n]` of a norm or bias.
     pub shape: Vec<usize>,
-    /// How the values are coded.
-    pub encoding: Encoding,
+    /// How the values are coded, for reports: "Q4_K", "int4 g128", "NF4".
+    pub encoding: String,
+    /// Bytes in the file, scales and zero points included.
+    pub stored_bytes: u64,
+    /// What ggml converts the input of a product with this weight to; GGUF files only.
+    pub ggml_input: Option<GgmlActivation>,
+    /// What the checkpoint declares about the input of the linear that this weight belongs to.
+    pub input: Option<ActivationQuantization>,
+    /// What it declares about the output.
+    pub output: Option<ActivationQuantization>,
+    /// What the reader should know about how the file was read.
+    pub warnings: Vec<String>,
+    /// Every tensor that was used, as stored.
+    pub(super) tensors: Vec<String>,
+    /// The file, for messages.
+    pub(super) path: PathBuf,
     pub(super) row_order: RowOrder,
-    pub(super) file: Arc<MappedFile>,
-    pub(super) bytes: Range<usize>,
+    pub(super) source: Arc<dyn RowSource>,
 }
 
 /// Rows decoded by one task: large enough to amortise scheduling, small enough to balance two cores.
@@ -75,9 +153,32 @@ impl Weight {
         self.shape.iter().product()
     }
 
-    /// Bytes in the file, scales included.
-    pub fn stored_bytes(&self) -> usize {
-        self.bytes.len()
+    /// Whether this is a linear's or an embedding's matrix.
+    pub fn is_matrix(&self) -> bool {
+        self.shape.len() == 2
+    }
+
+    /// Whether both decode from the same source in the same order, so that decoding once serves both.
+    pub fn same_source(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && self.row_order == other.row_order
+    }
+
+    /// This weight with its values replaced by those of `source`, which yields rows in the model's order.
+    pub fn derived(&self, encoding: String, stored_bytes: u64, source: Arc<dyn RowSource>) -> Self {
+        Self {
+            encoding,
+            stored_bytes,
+            ggml_input: None,
+            row_order: RowOrder::Plain,
+            source,
+            ..self.clone()
+        }
+    }
+
+    /// The most significant `bits` of an integer-coded weight; `None` where it is not one, or not wider.
+    pub fn sliced(&self, bits: u32) -> Option<Self> {
+        let source = self.source.sliced(bits)?;
+        Some(Self { source, encoding: format!("{} sliced to {bits} bits", self.encoding), ..self.clone() })
     }
 
     /// Decodes `rows` (in the model's order) into `out`, row-major `[rows.len(), columns]`, on all cores.
@@ -86,7 +187,6 @@ impl Weight {
     /// A NaN or infinite value, named by row and column: a figure computed from it would mean nothing.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let columns = self.columns();
-        let row_bytes = self.row_bytes();
         let wanted = rows.len().checked_mul(columns);
         if rows.end > self.rows() || wanted != Some(out.len()) || columns == 0 {
             return Err(self.problem(
@@ -94,17 +194,15 @@ impl Weight {
                 "report this as a bug of qeval",
             ));
         }
-        let stored = &self.file.bytes()[self.bytes.clone()];
         let rows_per_task = (DECODE_TASK_WEIGHTS / columns).max(1);
         out.par_chunks_mut(rows_per_task * columns).enumerate().try_for_each(|(task, out)| {
             let first = rows.start + task * rows_per_task;
             if self.row_order == RowOrder::Plain {
-                let bytes = &stored[first * row_bytes..][..out.len() / columns * row_bytes];
-                self.decode_block(bytes, out)?;
+                self.source.decode(first..first + out.len() / columns, out)?;
             } else {
                 for (offset, out) in out.chunks_exact_mut(columns).enumerate() {
                     let row = self.row_order.stored_row(first + offset);
-                    self.decode_block(&stored[row * row_bytes..][..row_bytes], out)?;
+                    self.source.decode(row..row + 1, out)?;
                 }
             }
             self.check_finite(first, out)
@@ -133,23 +231,12 @@ impl Weight {
                 "report this as a bug of qeval",
             ));
         }
-        let stored = &self.file.bytes()[self.bytes.clone()];
-        let row_bytes = self.row_bytes();
         out.par_chunks_mut(columns).zip(rows).with_min_len(64).try_for_each(|(out, row)| {
             let row = *row as usize;
-            self.decode_block(&stored[self.row_order.stored_row(row) * row_bytes..][..row_bytes], out)?;
+            let stored = self.row_order.stored_row(row);
+            self.source.decode(stored..stored + 1, out)?;
             self.check_finite(row, out)
         })
-    }
-
-    fn decode_block(&self, bytes: &[u8], out: &mut [f32]) -> Result<()> {
-        self.encoding
-            .decode(bytes, out)
-            .map_err(|mismatch| self.problem(mismatch.to_string(), "report this as a bug of qeval"))
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.columns() / self.encoding.block_weights() * self.encoding.block_bytes()
     }
 
     /// Decodes the whole weight, row-major.
@@ -161,7 +248,7 @@ impl Weight {
 
     /// Hands the mapped pages of this weight back to the system.
     pub fn release(&self) {
-        self.file.release(self.bytes.clone());
+        self.source.release();
     }
 
     fn check_finite(&self, first_row: usize, values: &[f32]) -> Result<()> {
@@ -178,8 +265,9 @@ impl Weight {
         ))
     }
 
-    fn problem(&self, problem: String, help: &str) -> Error {
-        Error::tensor(self.file.path(), &self.stored_name, problem, help)
+    /// An error about this weight.
+    pub fn problem(&self, problem: impl Into<String>, help: &str) -> Error {
+        Error::tensor(&self.path, &self.stored_name, problem, help)
     }
 }
 

@@ -5,17 +5,17 @@ use crate::{
     checkpoint::Weight,
     comparison::{
         Comparison, ErrorView, LayerComparison, LayerErrors, LinearComparison, ModelCard, ProtocolCard,
-        Provenance, QuantComparison, SCHEMA_VERSION, Stage, TaskCard, WeightComparison,
+        Provenance, QuantComparison, RoundingNoise, SCHEMA_VERSION, Stage, TaskCard, WeightComparison,
         reduce::{self, TokenTexts},
     },
-    error::Result,
+    error::{Error, Result},
     evaluate::{
         Observations,
         observations::{LayerObservation, QuantObservations},
     },
     metrics::layer,
     model::Decoder,
-    observation::BaseToken,
+    observation::{BaseToken, QuantToken},
     suite::{Protocol, Request},
 };
 
@@ -37,6 +37,8 @@ pub(super) struct Measured<'a> {
     /// As run: the models' decoders, and the noise floor's if there is one more.
     pub quants: &'a [Decoder],
     pub observations: &'a Observations,
+    /// Per quant, where it was measured.
+    pub rounding_noise: &'a [Option<RoundingNoise>],
     pub provenance: Provenance,
     pub hash: bool,
 }
@@ -44,9 +46,10 @@ pub(super) struct Measured<'a> {
 /// Reduces everything that was observed.
 pub(super) fn comparison(measured: Measured) -> Result<Comparison> {
     let Measured { models, observations, .. } = measured;
+    let mut hashes = models::Hashes::new(measured.hash);
     let (protocol, mut base) = match &models.base {
         BaseModel::Logits(file) => (Protocol::LlamaCpp { n_ctx: file.n_ctx }, models::logits_card(file)),
-        BaseModel::Model(model) => (measured.protocol.clone(), models::card(model, measured.hash)),
+        BaseModel::Model(model) => (measured.protocol.clone(), models::card(model, &mut hashes)),
     };
     base.tokens_per_second = observations.base_tokens_per_second;
     base.excluded_mass = observations.base_excluded_mass;
@@ -54,12 +57,13 @@ pub(super) fn comparison(measured: Measured) -> Result<Comparison> {
     let mut rows = Vec::with_capacity(measured.quants.len());
     for (index, observed) in observations.quants.iter().enumerate() {
         let mut card = match models.quants.get(index) {
-            Some(model) => models::card(model, measured.hash),
+            Some(model) => models::card(model, &mut hashes),
             None => ModelCard { label: NOISE_FLOOR.to_owned(), ..base.clone() },
         };
         card.tokens_per_second = Some(observed.tokens_per_second);
         card.excluded_mass = observed.excluded_mass;
-        let row = quant(card, observed, measured.quants[index].weights(), &measured);
+        let mut row = quant(card, observed, measured.quants[index].weights(), &measured);
+        row.rounding_noise = measured.rounding_noise.get(index).cloned().flatten();
         if row.overall.non_finite_tokens > 0 {
             warnings.push(format!(
                 "{}: {} of {} positions gave NaN or infinite figures; they are in no mean.",
@@ -138,9 +142,9 @@ fn quant(
                 let (quant, base) = (find(weights)?, find(base_weights)?);
                 Some(WeightComparison {
                     name: weight.name.clone(),
-                    encoding: quant.encoding.name().to_owned(),
-                    base_encoding: base.encoding.name().to_owned(),
-                    bits_per_weight: quant.stored_bytes() as f64 * 8.0 / quant.parameters().max(1) as f64,
+                    encoding: quant.encoding.clone(),
+                    base_encoding: base.encoding.clone(),
+                    bits_per_weight: quant.stored_bytes as f64 * 8.0 / quant.parameters().max(1) as f64,
                     shape: quant.shape,
                     sqnr_db: weight.errors.sqnr_db,
                     identical: weight.errors.identical,
@@ -148,7 +152,36 @@ fn quant(
             })
             .collect(),
         worst_tokens: tokens.worst_tokens(&names, &texts),
+        rounding_noise: None,
     }
+}
+
+/// A cousin against its moved self, beside its divergence from base at the same positions.
+pub(super) fn rounding_noise(
+    itself: &Observations,
+    all: &Observations,
+    quant: &QuantObservations,
+    seed: u64,
+) -> Result<RoundingNoise> {
+    let Some(moved) = itself.quants.first() else {
+        return Err(Error::argument("a cousin was not compared with itself", "report this as a bug of qeval"));
+    };
+    let base = itself.base_tokens.as_slice();
+    let noise = reduce::Tokens { base, quant: moved.tokens.as_slice(), seed, bytes_known: false }.metrics();
+    // Both lists are in the order of task, document, window, position; the sample holds whole windows.
+    let key = |token: &BaseToken| (token.task, token.document, token.window, token.position);
+    let (all_base, all_quant) = (all.base_tokens.as_slice(), quant.tokens.as_slice());
+    let same: Vec<usize> =
+        base.iter().filter_map(|token| all_base.binary_search_by_key(&key(token), key).ok()).collect();
+    let base: Vec<BaseToken> = same.iter().map(|index| all_base[*index]).collect();
+    let quant: Vec<QuantToken> = same.iter().map(|index| all_quant[*index]).collect();
+    let loss = reduce::Tokens { base: &base, quant: &quant, seed, bytes_known: false }.metrics();
+    Ok(RoundingNoise {
+        scored_tokens: noise.scored_tokens,
+        kl_divergence: noise.kl_divergence.mean,
+        kl_divergence_from_base: loss.kl_divergence.mean,
+        top1_agreement: noise.top1_agreement,
+    })
 }
 
 /// The words around a scored position.

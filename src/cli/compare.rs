@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use clap::ValueEnum;
+
 use super::{
     CompareArgs, Outcome, Probe, ProbeTokens,
     assemble::{self, Measured},
@@ -10,9 +12,10 @@ use super::{
     terminal,
 };
 use crate::{
-    comparison::{Comparison, Provenance, TaskCard},
+    comparison::{Comparison, Provenance, RoundingNoise, TaskCard},
+    cousin::Recipe,
     error::{Error, Result},
-    evaluate::{self, Base, Observations, Settings},
+    evaluate::{self, Base, Observations, Settings, observations::QuantObservations},
     metrics::vocabulary::PositionReduction,
     model::{Decoder, Rounding},
     progress::Progress,
@@ -50,7 +53,8 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
     let device = models::device(&args.device)?;
     let suites = load_suites(args)?;
     tracing::info!("opening models");
-    let mut models = models::open(&args.base, &args.quants, &device)?;
+    let opening = models::Opening { device: &device, activations: args.activations.mode() };
+    let mut models = models::open(&Recipe::parse(&args.base)?, &recipes(args)?, opening)?;
     let protocol = protocol(args, &models)?;
     let workload = workload(suites, &protocol, &models, args)?;
     let texts: Vec<&str> = workload
@@ -76,6 +80,10 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
     };
     let observations =
         evaluate::run(base, &plan.quants, &workload.requests, models.vocabulary, &plan.settings, progress)?;
+    let rounding_noise = match args.no_noise_floor {
+        true => Vec::new(),
+        false => rounding_noise(&plan, &workload, &observations, models.vocabulary, progress)?,
+    };
     let provenance = Provenance {
         qeval_version: env!("CARGO_PKG_VERSION").to_owned(),
         candle_version: candle_version().to_owned(),
@@ -85,8 +93,10 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         device: args.device.clone(),
         threads: rayon::current_num_threads(),
-        compute: "weights decoded to f32, products in f32, reductions in f64; activations as computed"
-            .to_owned(),
+        compute: format!(
+            "weights decoded to f32, products in f32, reductions in f64; --activations {}",
+            args.activations.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        ),
         wall_seconds: started.elapsed().as_secs_f64(),
         floating_point_operations: observations.floating_point_operations,
         chunk_tokens: plan.settings.chunk_tokens,
@@ -98,11 +108,56 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
         tasks: workload.tasks,
         quants: &plan.quants,
         observations: &observations,
+        rounding_noise: &rounding_noise,
         provenance,
         hash: !args.no_hash,
     })?;
     let written = write(args, &comparison, &observations)?;
     Ok((comparison, written))
+}
+
+/// What the user named, each followed by its slices.
+fn recipes(args: &CompareArgs) -> Result<Vec<Recipe>> {
+    let mut recipes = Vec::new();
+    for quant in &args.quants {
+        let recipe = Recipe::parse(quant)?;
+        let slices: Vec<Recipe> = args.slice_bits.iter().map(|bits| recipe.sliced(*bits)).collect();
+        recipes.push(recipe);
+        recipes.extend(slices);
+    }
+    Ok(recipes)
+}
+
+/// Each quant that rounds its activations against itself, its embeddings moved by less than any error.
+fn rounding_noise(
+    plan: &Plan,
+    workload: &Workload,
+    observations: &Observations,
+    vocabulary: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Option<RoundingNoise>>> {
+    let sample = spread(&workload.requests, NOISE_TOKENS);
+    let settings =
+        Settings { probe_tokens: Some(0), probe_linears: false, compare_weights: false, ..plan.settings.clone() };
+    let noise = |(quant, observed): (&Decoder, &QuantObservations)| -> Result<Option<RoundingNoise>> {
+        if !quant.rounds_activations() {
+            return Ok(None);
+        }
+        let moved = [quant.nudged()];
+        let itself = evaluate::run(Base::Model(quant), &moved, &sample, vocabulary, &settings, progress)?;
+        assemble::rounding_noise(&itself, observations, observed, plan.settings.seed).map(Some)
+    };
+    plan.quants.iter().zip(&observations.quants).map(noise).collect()
+}
+
+/// Tokens on which a cousin is compared with itself.
+const NOISE_TOKENS: usize = 4096;
+
+/// Requests evenly spread over all, of about so many tokens together.
+fn spread(requests: &[Request], tokens: usize) -> Vec<Request> {
+    let all: usize = requests.iter().map(|request| request.tokens.len()).sum();
+    let step = (all / tokens.max(1)).max(1);
+    requests.iter().step_by(step).cloned().collect()
 }
 
 /// The quants to run (the noise floor, where wanted, after all that the user named) and how.

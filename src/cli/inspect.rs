@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Outcome, terminal};
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, StoredWeight},
     error::Result,
     report::format::{bytes, count},
 };
@@ -45,6 +45,11 @@ struct TensorLine {
     shape: Vec<usize>,
     encoding: String,
     bytes: Option<u64>,
+    bits_per_weight: Option<f64>,
+}
+
+fn bits(bytes: Option<u64>, parameters: u64) -> Option<f64> {
+    bytes.map(|n| n as f64 * 8.0 / parameters.max(1) as f64)
 }
 
 pub(super) fn command(path: &Path, tensors: bool, json: bool) -> Result<Outcome> {
@@ -60,7 +65,8 @@ pub(super) fn command(path: &Path, tensors: bool, json: bool) -> Result<Outcome>
 fn inspect(path: &Path) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(path)?;
     let (architecture, config, cannot_run) = architecture(&checkpoint);
-    let encodings = shares(&checkpoint);
+    let weights = checkpoint.stored_weights();
+    let encodings = shares(&weights);
     let parameters: u64 = encodings.iter().map(|share| share.parameters).sum();
     let weight_bytes: Option<u64> = encodings.iter().map(|share| share.bytes).sum();
     Ok(Inspection {
@@ -76,18 +82,18 @@ fn inspect(path: &Path) -> Result<Inspection> {
         config,
         parameters,
         weight_bytes,
-        bits_per_weight: weight_bytes.map(|n| n as f64 * 8.0 / parameters.max(1) as f64),
+        bits_per_weight: bits(weight_bytes, parameters),
         encodings,
         tokenizer: tokenizer(&checkpoint),
         chat_template_characters: chat_template(&checkpoint).map(|template| template.chars().count()),
-        tensors: checkpoint
-            .tensors
-            .values()
-            .map(|tensor| TensorLine {
-                name: tensor.name.clone(),
-                shape: tensor.shape.clone(),
-                encoding: tensor.type_name.clone(),
-                bytes: tensor.stored_bytes,
+        tensors: weights
+            .into_iter()
+            .map(|weight| TensorLine {
+                bits_per_weight: bits(weight.stored_bytes, weight.parameters()),
+                name: weight.name,
+                shape: weight.shape,
+                encoding: weight.encoding,
+                bytes: weight.stored_bytes,
             })
             .collect(),
     })
@@ -154,23 +160,23 @@ fn read_json(path: &Path) -> Option<serde_json::Value> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
-fn shares(checkpoint: &Checkpoint) -> Vec<Share> {
+fn shares(weights: &[StoredWeight]) -> Vec<Share> {
     let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
-    for tensor in checkpoint.tensors.values() {
-        let share = shares.entry(&tensor.type_name).or_insert_with(|| Share {
-            encoding: tensor.type_name.clone(),
+    for weight in weights {
+        let share = shares.entry(&weight.encoding).or_insert_with(|| Share {
+            encoding: weight.encoding.clone(),
             tensors: 0,
             parameters: 0,
             bytes: Some(0),
             bits_per_weight: None,
         });
         share.tensors += 1;
-        share.parameters += tensor.parameters();
-        share.bytes = share.bytes.zip(tensor.stored_bytes).map(|(a, b)| a + b);
+        share.parameters += weight.parameters();
+        share.bytes = share.bytes.zip(weight.stored_bytes).map(|(a, b)| a + b);
     }
     let mut shares: Vec<Share> = shares.into_values().collect();
     for share in &mut shares {
-        share.bits_per_weight = share.bytes.map(|n| n as f64 * 8.0 / share.parameters.max(1) as f64);
+        share.bits_per_weight = bits(share.bytes, share.parameters);
     }
     shares.sort_by(|a, b| b.parameters.cmp(&a.parameters).then(a.encoding.cmp(&b.encoding)));
     shares
@@ -241,12 +247,12 @@ fn render(inspection: &Inspection, tensors: bool) -> String {
         Some(reason) => field("can be measured", format!("no: {reason}")),
     }
     lines.push(format!(
-        "\n  {:12} {:>8} {:>16} {:>12} {:>8}",
+        "\n  {:24} {:>8} {:>14} {:>12} {:>7}",
         "encoding", "tensors", "parameters", "bytes", "bits"
     ));
     for share in &inspection.encodings {
         lines.push(format!(
-            "  {:12} {:>8} {:>16} {:>12} {:>8}",
+            "  {:24} {:>8} {:>14} {:>12} {:>7}",
             share.encoding,
             share.tensors,
             count(share.parameters),
@@ -257,7 +263,8 @@ fn render(inspection: &Inspection, tensors: bool) -> String {
     if tensors {
         lines.push(String::new());
         for tensor in &inspection.tensors {
-            lines.push(format!("  {:44} {:10} {:?}", tensor.name, tensor.encoding, tensor.shape));
+            let bits = tensor.bits_per_weight.map_or("?".to_owned(), |bits| format!("{bits:.3}"));
+            lines.push(format!("  {:44} {:14} {bits:>7} {:?}", tensor.name, tensor.encoding, tensor.shape));
         }
     }
     lines.push(String::new());

@@ -1,6 +1,6 @@
 //! How many tokens fit into the memory that the user allows.
 
-use crate::model::Decoder;
+use crate::model::{Decoded, Decoder};
 
 /// Parses "800M", "4G", "1.5GiB" or plain bytes; suffixes are binary.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -35,8 +35,8 @@ pub(super) struct ChunkSize {
     pub needed_bytes: Option<u64>,
 }
 
-/// Sizes the chunk: what `memory` leaves after the program itself, one decoded stage and, per core, one
-/// tile's intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
+/// Sizes the chunk: what `memory` leaves after the program itself, one decoded stage (two where weights
+/// are shared) and, per core, one tile's intermediate values, divided by the bytes of a token's hidden states (all models) and reduction.
 pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> ChunkSize {
     const F32: u64 = 4;
     let stage = models.iter().map(|decoder| {
@@ -55,7 +55,9 @@ pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: us
         (widths * SMALLEST_CHUNK) as u64 * F32
     });
     let tiles = tile.max().unwrap_or(0) * rayon::current_num_threads() as u64;
-    let fixed = BASELINE_BYTES + stage.max().unwrap_or(0) + tiles;
+    // Weights that several models share stay decoded while another model's layer runs.
+    let stages = if Decoded::of(models.iter().copied()).is_needed() { 2 } else { 1 };
+    let fixed = BASELINE_BYTES + stages * stage.max().unwrap_or(0) + tiles;
     let hidden: u64 = models.iter().map(|decoder| decoder.config.hidden_size as u64 * F32).sum();
     let per_token = (hidden + reduction_bytes as u64).max(1);
     let tokens = usize::try_from(memory.saturating_sub(fixed) / per_token).unwrap_or(usize::MAX);

@@ -92,9 +92,15 @@ enum Command {
 pub struct CompareArgs {
     /// The reference: a .safetensors or .gguf file, a Hugging Face folder, or llama.cpp's saved logits.
     pub base: PathBuf,
-    /// The cousins: .safetensors or .gguf files, or Hugging Face folders.
+    /// The cousins: .safetensors or .gguf files, Hugging Face folders, or PATH@STEP… (see below).
     #[arg(required = true)]
     pub quants: Vec<PathBuf>,
+    /// What is done to the numbers that flow into quantized linears.
+    #[arg(long, value_enum, default_value_t = Activations::Declared)]
+    pub activations: Activations,
+    /// Measure every cousin also at the most significant N bits of its integer codes (MatQuant); as 6,4,3,2.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub slice_bits: Vec<u32>,
     /// A suite by name (perplexity), or a path to a suite's YAML file or folder; may be repeated.
     #[arg(long, value_name = "NAME|PATH")]
     pub suite: Vec<String>,
@@ -145,6 +151,31 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
+/// What is done to the numbers that flow into quantized linears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// What the checkpoint declares, as compressed-tensors computes it.
+    Declared,
+    /// The same with the int8 scale of vLLM's kernels (amax/127, not amax/127.5).
+    Vllm,
+    /// Nothing: weights only.
+    None,
+    /// What ggml's CPU kernels do for GGUF weights (Q8_0, Q8_1, Q8_K blocks); others as declared.
+    Ggml,
+}
+
+impl Activations {
+    fn mode(self) -> crate::model::ActivationMode {
+        use crate::model::ActivationMode;
+        match self {
+            Activations::Declared => ActivationMode::Declared,
+            Activations::Vllm => ActivationMode::Vllm,
+            Activations::None => ActivationMode::None,
+            Activations::Ggml => ActivationMode::Ggml,
+        }
+    }
+}
+
 /// What to look at inside the models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Probe {
@@ -193,8 +224,11 @@ struct InspectArgs {
     after_help = "Example:\n  qeval trace model.gguf --text 'Once upon a time' --out trace.safetensors"
 )]
 struct TraceArgs {
-    /// A .safetensors or .gguf file, or a Hugging Face folder.
+    /// A .safetensors or .gguf file, or a Hugging Face folder; @STEPs as in compare.
     model: PathBuf,
+    /// What is done to the numbers that flow into quantized linears.
+    #[arg(long, value_enum, default_value_t = Activations::Declared)]
+    activations: Activations,
     /// Token ids, as 1,2,3.
     #[arg(long, value_delimiter = ',', required_unless_present = "text", conflicts_with = "text")]
     tokens: Vec<u32>,

@@ -3,8 +3,9 @@
 //! Everything here happens before a weight is read: headers, configs, vocabularies.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::Device;
@@ -13,9 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     checkpoint::{Checkpoint, config::ModelConfig},
     comparison::{EncodingShare, FileCard, ModelCard},
+    cousin::Recipe,
     error::{Error, Result},
     evaluate::logits_file::LogitsFile,
-    model::Decoder,
+    model::{ActivationMode, Decoder},
     suite::Request,
     tokenizer::Tokenizer,
 };
@@ -23,8 +25,12 @@ use crate::{
 /// One model: opened, its tokenizer found, its weights checked.
 pub(super) struct Model {
     pub label: String,
-    pub checkpoint: Checkpoint,
+    /// What the user wrote.
+    pub given: String,
+    pub checkpoint: Arc<Checkpoint>,
     pub decoder: Decoder,
+    /// Before the steps of its recipe.
+    as_stored: Option<Decoder>,
     /// Its own tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
     /// Where the tokenizer in use came from, for the report.
@@ -83,15 +89,34 @@ impl Models {
     }
 }
 
-/// Opens one model with its own config.
-pub(super) fn open_alone(path: &Path, device: &Device) -> Result<Model> {
-    let checkpoint = Checkpoint::open(path)?;
-    let config = checkpoint.config()?.ok_or_else(|| missing_config(&checkpoint))?;
-    finish(checkpoint, config, label(path), device)
+/// How models are opened.
+#[derive(Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub device: &'a Device,
+    pub activations: ActivationMode,
 }
 
-fn finish(checkpoint: Checkpoint, config: ModelConfig, label: String, device: &Device) -> Result<Model> {
-    let tokenizer = Tokenizer::of(&checkpoint)?;
+/// Opens one model with its own config.
+pub(super) fn open_alone(recipe: &Recipe, opening: Opening) -> Result<Model> {
+    let checkpoint = Arc::new(Checkpoint::open(&recipe.path)?);
+    let config = checkpoint.config()?.ok_or_else(|| missing_config(&checkpoint))?;
+    finish(recipe, checkpoint, config, label(recipe), opening, &[])
+}
+
+/// Checks the tokenizer and the weights; a recipe on a checkpoint that is open already shares its weights.
+fn finish(
+    recipe: &Recipe,
+    checkpoint: Arc<Checkpoint>,
+    config: ModelConfig,
+    label: String,
+    opening: Opening,
+    open: &[&Model],
+) -> Result<Model> {
+    let twin = open.iter().find(|model| !recipe.is_plain() && Arc::ptr_eq(&model.checkpoint, &checkpoint));
+    let tokenizer = match twin {
+        Some(twin) => twin.tokenizer.clone(),
+        None => Tokenizer::of(&checkpoint)?,
+    };
     if let Some(largest) = tokenizer.as_ref().and_then(Tokenizer::largest_id)
         && largest as usize >= config.vocab_size
     {
@@ -101,9 +126,21 @@ fn finish(checkpoint: Checkpoint, config: ModelConfig, label: String, device: &D
             "the tokenizer belongs to another model: put the right tokenizer.json beside the weights",
         ));
     }
-    let decoder = Decoder::open(&checkpoint, config, device)?;
+    let stored = match twin.and_then(|twin| twin.as_stored.clone()) {
+        Some(stored) => stored,
+        None => Decoder::open(&checkpoint, config, opening.device)?.with_activations(opening.activations),
+    };
+    let decoder = recipe.apply(&stored)?;
     let tokenizer_source = tokenizer.as_ref().map_or("none".to_owned(), |t| t.source.clone());
-    Ok(Model { label, checkpoint, decoder, tokenizer, tokenizer_source })
+    Ok(Model {
+        label,
+        given: recipe.text.clone(),
+        checkpoint,
+        decoder,
+        as_stored: Some(stored),
+        tokenizer,
+        tokenizer_source,
+    })
 }
 
 fn missing_config(checkpoint: &Checkpoint) -> Error {
@@ -115,23 +152,37 @@ fn missing_config(checkpoint: &Checkpoint) -> Error {
 }
 
 /// Opens base and cousins, and settles config, tokenizer and vocabulary between them.
-pub(super) fn open(base: &Path, quants: &[PathBuf], device: &Device) -> Result<Models> {
+pub(super) fn open(base: &Recipe, quants: &[Recipe], opening: Opening) -> Result<Models> {
     let mut warnings = Vec::new();
-    let quant_checkpoints = quants.iter().map(|path| Checkpoint::open(path)).collect::<Result<Vec<_>>>()?;
-    let mut configs = quant_checkpoints.iter().map(Checkpoint::config).collect::<Result<Vec<_>>>()?;
-    let base = if LogitsFile::recognises(base) {
-        BaseOpened::Logits(LogitsFile::open(base)?)
+    let quant_checkpoints = quants.iter().map(|quant| Checkpoint::open(&quant.path).map(Arc::new));
+    let mut quant_checkpoints = quant_checkpoints.collect::<Result<Vec<_>>>()?;
+    let mut configs =
+        quant_checkpoints.iter().map(|checkpoint| checkpoint.config()).collect::<Result<Vec<_>>>()?;
+    let base_recipe = base;
+    let base = if base.is_plain() && LogitsFile::recognises(&base.path) {
+        BaseOpened::Logits(LogitsFile::open(&base.path)?)
     } else {
-        let checkpoint = Checkpoint::open(base)?;
+        let checkpoint = Arc::new(Checkpoint::open(&base.path)?);
         let own = checkpoint.config()?;
-        BaseOpened::Checkpoint(Box::new(checkpoint), own)
+        BaseOpened::Checkpoint(checkpoint, Box::new(own))
     };
+    // Recipes on one file read it through one mapping and decode what they share once.
+    for index in (0..quants.len()).filter(|index| !quants[*index].is_plain()) {
+        let path = &quants[index].path;
+        let of_base = match &base {
+            BaseOpened::Checkpoint(checkpoint, _) if base_recipe.path == *path => Some(Arc::clone(checkpoint)),
+            _ => quants[..index].iter().position(|q| q.path == *path).map(|i| Arc::clone(&quant_checkpoints[i])),
+        };
+        if let Some(checkpoint) = of_base {
+            quant_checkpoints[index] = checkpoint;
+        }
+    }
     // A lone safetensors borrows the description of the first model of the run that has one.
     let borrowed = configs.iter().flatten().next().cloned();
     let base = match base {
         BaseOpened::Logits(file) => BaseModel::Logits(file),
         BaseOpened::Checkpoint(checkpoint, own) => {
-            let config = match (own, &borrowed) {
+            let config = match (*own, &borrowed) {
                 (Some(own), _) => own,
                 (None, Some(borrowed)) => {
                     warnings.push(borrowed_config(&checkpoint.path));
@@ -139,13 +190,13 @@ pub(super) fn open(base: &Path, quants: &[PathBuf], device: &Device) -> Result<M
                 }
                 (None, None) => return Err(missing_config(&checkpoint)),
             };
-            let label = label(&checkpoint.path);
-            BaseModel::Model(Box::new(finish(*checkpoint, config, label, device)?))
+            let label = label(base_recipe);
+            BaseModel::Model(Box::new(finish(base_recipe, checkpoint, config, label, opening, &[])?))
         }
     };
     let base_config = base.model().map(|model| model.decoder.config.clone());
     let mut models: Vec<Model> = Vec::with_capacity(quants.len());
-    for (checkpoint, config) in quant_checkpoints.into_iter().zip(configs.drain(..)) {
+    for ((recipe, checkpoint), config) in quants.iter().zip(quant_checkpoints).zip(configs.drain(..)) {
         let config = match (config, &base_config, &borrowed) {
             (Some(own), _, _) => own,
             (None, Some(other), _) | (None, None, Some(other)) => {
@@ -154,14 +205,32 @@ pub(super) fn open(base: &Path, quants: &[PathBuf], device: &Device) -> Result<M
             }
             (None, None, None) => return Err(missing_config(&checkpoint)),
         };
-        let label = unique_label(&checkpoint.path, &base, &models);
-        models.push(finish(checkpoint, config, label, device)?);
+        let label = unique_label(recipe, &base, &models);
+        let open: Vec<&Model> = base.model().into_iter().chain(&models).collect();
+        let model = finish(recipe, checkpoint, config, label, opening, &open)?;
+        models.push(model);
+    }
+    for model in base.model().into_iter().chain(&models) {
+        warnings.extend(weight_warnings(model));
     }
     settle_vocabulary(base, models, warnings)
 }
 
+/// What reading the weights brought to light, said once however many weights it concerns.
+fn weight_warnings(model: &Model) -> Vec<String> {
+    let mut counted = BTreeMap::<&str, usize>::new();
+    for warning in model.decoder.weights().iter().flat_map(|weight| &weight.warnings) {
+        *counted.entry(warning).or_default() += 1;
+    }
+    let said = counted.into_iter().map(|(warning, count)| match count {
+        1 => format!("{}: {warning}", model.label),
+        _ => format!("{}: {warning} ({count} weights)", model.label),
+    });
+    said.collect()
+}
+
 enum BaseOpened {
-    Checkpoint(Box<Checkpoint>, Option<ModelConfig>),
+    Checkpoint(Arc<Checkpoint>, Box<Option<ModelConfig>>),
     Logits(LogitsFile),
 }
 
@@ -304,8 +373,12 @@ fn differently_cut(base: &Tokenizer, quant: &Tokenizer, texts: &[&str]) -> Resul
     Ok(count)
 }
 
-/// A short name: the file's stem, or the folder's name.
-fn label(path: &Path) -> String {
+/// A short name: the file's stem, or the folder's name; then the steps of the recipe.
+fn label(recipe: &Recipe) -> String {
+    format!("{}{}", stem(&recipe.path), recipe.suffix())
+}
+
+fn stem(path: &Path) -> String {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     match name.map(|name| name.to_string_lossy().into_owned()) {
         // Every Hugging Face file is called `model`; its folder tells them apart.
@@ -319,8 +392,8 @@ fn label(path: &Path) -> String {
     }
 }
 
-fn unique_label(path: &Path, base: &BaseModel, models: &[Model]) -> String {
-    let stem = label(path);
+fn unique_label(recipe: &Recipe, base: &BaseModel, models: &[Model]) -> String {
+    let stem = label(recipe);
     let taken = |label: &str| {
         models.iter().any(|model| model.label == label)
             || base.model().is_some_and(|model| model.label == label)
@@ -334,19 +407,30 @@ fn unique_label(path: &Path, base: &BaseModel, models: &[Model]) -> String {
     unique
 }
 
+/// What is done to activations and to the KV cache, in words.
+fn computed_as(decoder: &Decoder) -> (String, Option<String>) {
+    let config = &decoder.config;
+    let schemes: BTreeSet<String> = (0..config.num_hidden_layers)
+        .filter_map(|layer| decoder.kv_cache(layer))
+        .map(|scheme| format!("{}, {:.4} bits per number", scheme.name(), scheme.bits_per_value(config.head_dim)))
+        .collect();
+    let schemes: Vec<String> = schemes.into_iter().collect();
+    (decoder.activations_in_words(), Some(schemes.join("; ")).filter(|text| !text.is_empty()))
+}
+
 /// The card of a model in the report.
-pub(super) fn card(model: &Model, hash: bool) -> ModelCard {
+pub(super) fn card(model: &Model, hashes: &mut Hashes) -> ModelCard {
     let mut shares: Vec<EncodingShare> = Vec::new();
     for weight in model.decoder.weights() {
-        let (parameters, bytes) = (weight.parameters() as u64, weight.stored_bytes() as u64);
-        match shares.iter_mut().find(|share| share.encoding == weight.encoding.name()) {
+        let (parameters, bytes) = (weight.parameters() as u64, weight.stored_bytes);
+        match shares.iter_mut().find(|share| share.encoding == weight.encoding) {
             Some(share) => {
                 share.tensors += 1;
                 share.parameters += parameters;
                 share.bytes += bytes;
             }
             None => shares.push(EncodingShare {
-                encoding: weight.encoding.name().to_owned(),
+                encoding: weight.encoding.clone(),
                 tensors: 1,
                 parameters,
                 bytes,
@@ -357,12 +441,13 @@ pub(super) fn card(model: &Model, hash: bool) -> ModelCard {
     let parameters: u64 = shares.iter().map(|share| share.parameters).sum();
     let weight_bytes: u64 = shares.iter().map(|share| share.bytes).sum();
     let config = &model.decoder.config;
+    let (activations, kv_cache) = computed_as(&model.decoder);
     ModelCard {
         label: model.label.clone(),
-        path: model.checkpoint.path.display().to_string(),
+        path: model.given.clone(),
         format: model.checkpoint.format.name().to_owned(),
         architecture: config.architecture.name().to_owned(),
-        files: model.checkpoint.files.iter().map(|file| file_card(file.path(), file.bytes(), hash)).collect(),
+        files: model.checkpoint.files.iter().map(|file| hashes.card(file.path(), file.bytes())).collect(),
         num_hidden_layers: config.num_hidden_layers,
         hidden_size: config.hidden_size,
         vocab_size: config.vocab_size,
@@ -370,6 +455,8 @@ pub(super) fn card(model: &Model, hash: bool) -> ModelCard {
         weight_bytes,
         bits_per_weight: weight_bytes as f64 * 8.0 / parameters.max(1) as f64,
         encodings: shares,
+        activations,
+        kv_cache,
         tokenizer: model.tokenizer_source.clone(),
         tokens_per_second: None,
         excluded_mass: 0.0,
@@ -379,7 +466,7 @@ pub(super) fn card(model: &Model, hash: bool) -> ModelCard {
 /// The card of a logits file in base's place.
 pub(super) fn logits_card(file: &LogitsFile) -> ModelCard {
     ModelCard {
-        label: label(file.path()),
+        label: stem(file.path()),
         path: file.path().display().to_string(),
         format: "llama.cpp logits".to_owned(),
         architecture: "not known".to_owned(),
@@ -391,6 +478,8 @@ pub(super) fn logits_card(file: &LogitsFile) -> ModelCard {
         weight_bytes: 0,
         bits_per_weight: 0.0,
         encodings: Vec::new(),
+        activations: "as llama.cpp computed them".to_owned(),
+        kv_cache: None,
         tokenizer: "token ids are in the file".to_owned(),
         tokens_per_second: None,
         excluded_mass: 0.0,
@@ -400,16 +489,29 @@ pub(super) fn logits_card(file: &LogitsFile) -> ModelCard {
 /// Bytes hashed at once.
 const HASH_BLOCK: usize = 1 << 22;
 
-fn file_card(path: &Path, bytes: &[u8], hash: bool) -> FileCard {
-    let sha256 = hash.then(|| {
-        let mut sha = Sha256::new();
-        bytes.chunks(HASH_BLOCK).for_each(|block| sha.update(block));
-        sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    });
-    FileCard {
-        name: path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
-        bytes: bytes.len() as u64,
-        sha256,
+/// Hashes of the files of a run, each computed once; or none.
+pub(super) struct Hashes {
+    wanted: bool,
+    known: BTreeMap<PathBuf, String>,
+}
+
+impl Hashes {
+    pub(super) fn new(wanted: bool) -> Self {
+        Self { wanted, known: BTreeMap::new() }
+    }
+
+    fn card(&mut self, path: &Path, bytes: &[u8]) -> FileCard {
+        let hash = || {
+            let mut sha = Sha256::new();
+            bytes.chunks(HASH_BLOCK).for_each(|block| sha.update(block));
+            sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let sha256 = self.wanted.then(|| self.known.entry(path.to_owned()).or_insert_with(hash).clone());
+        FileCard {
+            name: path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
+            bytes: bytes.len() as u64,
+            sha256,
+        }
     }
 }
 

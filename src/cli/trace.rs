@@ -2,12 +2,15 @@
 
 use super::{Outcome, TraceArgs, models, terminal};
 use crate::{
+    cousin::Recipe,
     error::{Error, Result},
     evaluate::trace,
 };
 
 pub(super) fn command(args: &TraceArgs, quiet: bool) -> Result<Outcome> {
-    let model = models::open_alone(&args.model, &models::device(&args.device)?)?;
+    let device = models::device(&args.device)?;
+    let opening = models::Opening { device: &device, activations: args.activations.mode() };
+    let model = models::open_alone(&Recipe::parse(&args.model)?, opening)?;
     let tokens = match &args.text {
         None => args.tokens.clone(),
         Some(text) => {

@@ -92,7 +92,7 @@ pub(super) fn reduce(
     let tiles = shared.div_ceil(VOCABULARY_TILE) as u64;
     for (tile, first) in (0..shared).step_by(VOCABULARY_TILE).enumerate() {
         let ids = first..shared.min(first + VOCABULARY_TILE);
-        let heads = timed_sides(sides, &mut seconds, |side, _| side.head(ids.clone()))?;
+        let heads = heads(sides, &mut seconds, &ids)?;
         for start in (0..targets.len()).step_by(POSITION_TILE) {
             let positions = start..targets.len().min(start + POSITION_TILE);
             let logits = timed_sides(sides, &mut seconds, |side, index| {
@@ -115,6 +115,27 @@ pub(super) fn reduce(
     let excluded_mass =
         sides.iter().map(|side| excluded_mass(side, targets.len(), shared)).collect::<Result<_>>()?;
     Ok(HeadResult { positions, excluded_mass, seconds })
+}
+
+/// The decoded tile of each side's head; sides with one head share the tensor.
+fn heads(sides: &[Source], seconds: &mut [f64], ids: &Range<usize>) -> Result<Vec<Option<Tensor>>> {
+    let mut heads: Vec<Option<Tensor>> = Vec::with_capacity(sides.len());
+    for (index, side) in sides.iter().enumerate() {
+        let start = Instant::now();
+        let twin = sides[..index].iter().position(|other| match (side, other) {
+            (Source::Hidden { decoder, .. }, Source::Hidden { decoder: other, .. }) => {
+                decoder.shares_head_with(other)
+            }
+            _ => false,
+        });
+        let head = match twin {
+            Some(twin) => heads[twin].clone(),
+            None => side.head(ids.clone())?,
+        };
+        heads.push(head);
+        seconds[index] += start.elapsed().as_secs_f64();
+    }
+    Ok(heads)
 }
 
 fn timed_sides<'a, 'b, T>(

@@ -23,7 +23,7 @@ use crate::{
     checkpoint::Weight,
     error::{Error, Result},
     metrics::layer::LayerErrors,
-    model::{Decoder, Geometry, LINEARS, Layer},
+    model::{Decoded, Decoder, Geometry, LINEARS, Layer},
     observation::{BaseToken, QuantToken},
     progress::Progress,
     suite::Request,
@@ -85,6 +85,8 @@ struct Pass<'a> {
     base: Option<Side<'a>>,
     logits: Option<&'a LogitsFile>,
     quants: Vec<Side<'a>>,
+    /// Weights of this stage that several models share.
+    decoded: Decoded,
     requests: &'a [Request],
     vocabulary: usize,
     settings: &'a Settings,
@@ -113,6 +115,11 @@ impl<'a> Pass<'a> {
             Base::Model(decoder) => (Some(Side::new(decoder, longest)?), None),
             Base::Logits(file) => (None, Some(file)),
         };
+        // Without a base model nothing keeps the quants at one depth, so nothing is kept for another.
+        let decoded = match &base {
+            Some(base) => Decoded::of(std::iter::once(base.decoder).chain(quants)),
+            None => Decoded::default(),
+        };
         let accumulators = |decoder: &Decoder| {
             std::iter::repeat_with(LayerAccumulator::default)
                 .take(decoder.config.num_hidden_layers + 1)
@@ -121,6 +128,7 @@ impl<'a> Pass<'a> {
         Ok(Self {
             base,
             logits,
+            decoded,
             quants: quants.iter().map(|decoder| Side::new(decoder, longest)).collect::<Result<_>>()?,
             requests,
             vocabulary,
@@ -173,9 +181,11 @@ impl<'a> Pass<'a> {
         }
         self.due_quants(&schedules, chunk, None, &[], None, first, progress)?;
         for base_layer in 0..base_layers {
+            self.decoded.clear();
             let (inputs, linears) = self.base_layer(chunk, base_layer, progress)?;
             self.due_quants(&schedules, chunk, Some(base_layer), &inputs, linears.as_ref(), first, progress)?;
         }
+        self.decoded.clear();
         if first && self.settings.compare_weights {
             self.compare_outer_weights()?;
         }
@@ -192,7 +202,7 @@ impl<'a> Pass<'a> {
     ) -> Result<(Vec<Option<Tensor>>, Option<Layer>)> {
         let Some(base) = &mut self.base else { return Ok((Vec::new(), None)) };
         let start = Instant::now();
-        let layer = base.decoder.layer(index)?;
+        let layer = base.decoder.layer(index, &mut self.decoded)?;
         let inputs = base.advance(&layer, chunk, progress)?;
         base.decoder.layer_weights(index).for_each(|weight| weight.release());
         base.seconds += start.elapsed().as_secs_f64();
@@ -237,7 +247,7 @@ impl<'a> Pass<'a> {
     ) -> Result<(Layer, Vec<Option<Tensor>>)> {
         let side = &mut self.quants[quant];
         let start = Instant::now();
-        let decoded = side.decoder.layer(layer)?;
+        let decoded = side.decoder.layer(layer, &mut self.decoded)?;
         let mut inputs = side.advance(&decoded, chunk, progress)?;
         if !self.settings.probe_linears {
             inputs.clear();
@@ -328,7 +338,9 @@ impl<'a> Pass<'a> {
             let theirs =
                 tapped(decoded, &side.geometry(tile)?, quant_input).map_err(Error::compute(doing))?;
             for (index, ((input, output), (_, other))) in ours.iter().zip(&theirs).enumerate() {
-                let injected = decoded.linear(LINEARS[index], input).map_err(Error::compute(doing))?;
+                let injected = decoded
+                    .linear(LINEARS[index], input, &side.geometry(tile)?)
+                    .map_err(Error::compute(doing))?;
                 let (cumulative_errors, injected_errors) = &mut accumulators[index];
                 probe::absorb(cumulative_errors, tile, None, output, other)?;
                 probe::absorb(injected_errors, tile, None, output, &injected)?;

@@ -94,16 +94,22 @@ pub(super) fn scored_rows<'a>(
     for (tile, hidden) in chunk.tiles.iter().zip(std::mem::take(&mut side.hidden)) {
         let mut first = 0u32;
         let mut rows = Vec::new();
+        let mut spans = Vec::with_capacity(tile.requests.len());
         for index in &tile.requests {
             let request = &requests[*index];
             // Token i is predicted from the state at i − 1.
             rows.extend(request.scored.clone().map(|target| first + target as u32 - 1));
+            spans.push(first as usize..first as usize + request.tokens.len());
             first += request.tokens.len() as u32;
         }
         let count = rows.len();
         let rows = Tensor::from_vec(rows, count, hidden.device()).map_err(Error::compute(doing))?;
-        let picked = hidden.index_select(&rows, 0).map_err(Error::compute(doing))?;
-        parts.push(side.decoder.final_norm(&picked)?);
+        let pick = |x: &Tensor| x.index_select(&rows, 0).map_err(Error::compute(doing));
+        // A head that rounds its input may look at all positions of a request, scored or not.
+        parts.push(match side.decoder.rounds_head_input() {
+            false => side.decoder.final_norm(&pick(&hidden)?)?,
+            true => pick(&side.decoder.head_input(&side.decoder.final_norm(&hidden)?, &spans)?)?,
+        });
     }
     let rows = Tensor::cat(&parts, 0).map_err(Error::compute(doing))?;
     side.seconds += start.elapsed().as_secs_f64();

@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 
 use crate::{
     error::{Error, Result},
-    model::{Decoder, Geometry},
+    model::{Decoded, Decoder, Geometry},
 };
 
 /// Ids decoded of the head at once.
@@ -42,13 +42,14 @@ pub fn trace(decoder: &Decoder, tokens: &[u32]) -> Result<Trace> {
     let mut x = hidden[0].clone();
     for layer in 0..decoder.config.num_hidden_layers {
         x = decoder
-            .layer(layer)?
+            .layer(layer, &mut Decoded::default())?
             .forward(&x, &geometry, None)
             .map_err(Error::compute(format!("running layer {layer}")))?;
         hidden.push(x.clone());
     }
     let normed = decoder.final_norm(&x)?;
-    let logits = logits(decoder, &normed)?;
+    let request = 0..tokens.len();
+    let logits = logits(decoder, &decoder.head_input(&normed, std::slice::from_ref(&request))?)?;
     if let Some(last) = hidden.last_mut().filter(|_| decoder.config.num_hidden_layers > 0) {
         *last = normed;
     }

@@ -37,6 +37,66 @@ pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Ten
     if let [one] = blocks.as_slice() { Ok(one.clone()) } else { Tensor::cat(&blocks, 0) }
 }
 
+/// Keys or values of one sequence, as computed and as a quantized cache holds them.
+#[derive(Clone, Copy)]
+pub(super) struct Cached<'a> {
+    /// `[t, num_key_value_heads, head_dim]`, as computed.
+    pub(super) fresh: &'a Tensor,
+    /// The same, as stored.
+    pub(super) stored: &'a Tensor,
+    /// For each query, how many leading positions it reads as stored; never decreases.
+    pub(super) stored_before: &'a [usize],
+}
+
+impl Cached<'_> {
+    /// Of each position that the queries `first..first + rows` can see, whether row `row` reads it as stored.
+    fn mask(&self, first: usize, rows: usize, stored: bool) -> Result<Tensor> {
+        let keys = first + rows;
+        let mask: Vec<f32> = self.stored_before[first..keys]
+            .iter()
+            .flat_map(|before| (0..keys).map(move |key| if (key < *before) == stored { 1.0 } else { 0.0 }))
+            .collect();
+        Tensor::from_vec(mask, (1, 1, rows, keys), self.fresh.device())
+    }
+}
+
+/// As [`causal_attention`], where each query reads the oldest positions as stored and the recent ones as computed: what
+/// a cache with a residual window of full precision gives when tokens come one at a time.
+pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<Tensor> {
+    let (t, heads, head_dim) = q.dims3()?;
+    let kv_heads = k.fresh.dim(1)?;
+    let group = heads / kv_heads;
+    let scale = 1.0 / (head_dim as f64).sqrt();
+    let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scale)?;
+    let transposed = |x: &Tensor| x.permute((1, 2, 0));
+    let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous();
+    let (fresh_k, stored_k) = (transposed(k.fresh)?, transposed(k.stored)?);
+    let (fresh_v, stored_v) = (by_head(v.fresh)?, by_head(v.stored)?);
+    let mut blocks = Vec::with_capacity(t.div_ceil(QUERY_BLOCK));
+    for first in (0..t).step_by(QUERY_BLOCK) {
+        let rows = QUERY_BLOCK.min(t - first);
+        let keys = first + rows;
+        let q = q.narrow(2, first, rows)?.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
+        let masked = |x: Tensor, cached: Cached, stored: bool| -> Result<Tensor> {
+            let shape = (kv_heads, group * rows, keys);
+            let mask = cached.mask(first, rows, stored)?;
+            x.reshape((kv_heads, group, rows, keys))?.broadcast_mul(&mask)?.reshape(shape)
+        };
+        let scores = |keys_of: &Tensor, stored: bool| -> Result<Tensor> {
+            masked(q.matmul(&keys_of.narrow(2, 0, keys)?.contiguous()?)?, k, stored)
+        };
+        let scores = (scores(&fresh_k, false)? + scores(&stored_k, true)?)?;
+        let weights = causal_softmax(scores, rows, first)?;
+        let mixed = |values: &Tensor, stored: bool| -> Result<Tensor> {
+            masked(weights.clone(), v, stored)?.matmul(&values.narrow(1, 0, keys)?.contiguous()?)
+        };
+        let mixed = (mixed(&fresh_v, false)? + mixed(&stored_v, true)?)?;
+        let mixed = mixed.reshape((kv_heads, group, rows, head_dim))?.permute((2, 0, 1, 3))?;
+        blocks.push(mixed.contiguous()?.reshape((rows, heads * head_dim))?);
+    }
+    Tensor::cat(&blocks, 0)
+}
+
 /// Row-wise softmax of `[b, n·rows, keys]`, where row `r` sees the first `first + r % rows + 1` keys.
 fn causal_softmax(scores: Tensor, rows: usize, first: usize) -> Result<Tensor> {
     if scores.device().is_cpu() {

@@ -6,28 +6,15 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::{attention::causal_attention, rope::RopeTables};
+use super::{
+    attention::{self, causal_attention},
+    kv_cache::{KvCacheScheme, Part},
+    linear::{Linear, Rounding},
+    rope::RopeTables,
+};
 use crate::checkpoint::config::ModelConfig;
-
-/// What the computation rounds, beyond f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rounding {
-    /// Nothing.
-    None,
-    /// Every linear's output and the residual stream, to bf16: the noise floor.
-    Bf16,
-}
-
-impl Rounding {
-    fn apply(self, x: Tensor) -> Result<Tensor> {
-        match self {
-            Rounding::None => Ok(x),
-            Rounding::Bf16 => x.to_dtype(DType::BF16)?.to_dtype(DType::F32),
-        }
-    }
-}
 
 /// Which rows of a tile belong to which sequence, and where in it they are.
 #[derive(Clone, Debug)]
@@ -57,26 +44,6 @@ impl Geometry {
 /// Called with each linear's name, input and output.
 pub(super) type Tap<'a> = &'a mut dyn FnMut(&'static str, &Tensor, &Tensor) -> Result<()>;
 
-/// y = x·Wᵀ + b.
-#[derive(Clone, Debug)]
-pub struct Linear {
-    /// `[out, in]`.
-    pub(super) weight: Tensor,
-    /// `[out]`.
-    pub(super) bias: Option<Tensor>,
-}
-
-impl Linear {
-    /// `[n, in]` → `[n, out]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
-    }
-}
-
 /// A decoder layer with its weights decoded.
 #[derive(Clone, Debug)]
 pub struct Layer {
@@ -89,6 +56,8 @@ pub struct Layer {
     pub(super) head_dim: usize,
     pub(super) rms_norm_eps: f32,
     pub(super) rounding: Rounding,
+    /// How keys and values are stored; `None`: as computed.
+    pub(super) kv_cache: Option<KvCacheScheme>,
 }
 
 /// The linears of a layer, in the order of their use.
@@ -122,7 +91,7 @@ impl Layer {
     /// The residual stream after this layer: `[n, hidden]` → `[n, hidden]`.
     pub fn forward(&self, x: &Tensor, geometry: &Geometry, mut tap: Option<Tap>) -> Result<Tensor> {
         let mut linear = |index: usize, input: &Tensor| -> Result<Tensor> {
-            let output = self.rounding.apply(self.linears[index].forward(input)?)?;
+            let output = self.rounding.apply(self.linears[index].forward(input, &geometry.segments)?)?;
             if let Some(tap) = tap.as_mut() {
                 tap(LINEARS[index], input, &output)?;
             }
@@ -137,7 +106,7 @@ impl Layer {
             .iter()
             .map(|rows| {
                 let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-                causal_attention(&part(&q)?, &part(&k)?, &part(&v)?)
+                self.attend(&part(&q)?, &part(&k)?, &part(&v)?)
             })
             .collect::<Result<Vec<_>>>()?;
         let mixed = Tensor::cat(&mixed, 0)?;
@@ -148,10 +117,32 @@ impl Layer {
         self.rounding.apply((x + linear(6, &gated)?)?)
     }
 
+    /// Attention of one sequence, through the KV cache where it is quantized.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let Some(scheme) = &self.kv_cache else { return causal_attention(q, k, v) };
+        let stored = |part: Part, x: &Tensor| -> Result<Tensor> {
+            let values = x.flatten_all()?.to_vec1::<f32>()?;
+            let stored = scheme.stored(part, &values, self.num_key_value_heads, self.head_dim);
+            Tensor::from_vec(stored, x.dims(), x.device())
+        };
+        let (stored_k, stored_v) = (stored(Part::Keys, k)?, stored(Part::Values, v)?);
+        let last = q.dim(0)?.saturating_sub(1);
+        let at_once = |part| scheme.stored_before(part, last) == last + 1 && scheme.stored_before(part, 0) == 1;
+        if at_once(Part::Keys) && at_once(Part::Values) {
+            return causal_attention(q, &stored_k, &stored_v);
+        }
+        let before = |part| (0..=last).map(|query| scheme.stored_before(part, query)).collect::<Vec<_>>();
+        attention::with_residual_window(
+            q,
+            attention::Cached { fresh: k, stored: &stored_k, stored_before: &before(Part::Keys) },
+            attention::Cached { fresh: v, stored: &stored_v, stored_before: &before(Part::Values) },
+        )
+    }
+
     /// One of [`LINEARS`] by name, applied to an input that another model computed.
-    pub fn linear(&self, name: &str, input: &Tensor) -> Result<Tensor> {
+    pub fn linear(&self, name: &str, input: &Tensor, geometry: &Geometry) -> Result<Tensor> {
         match LINEARS.iter().position(|known| *known == name) {
-            Some(index) => self.rounding.apply(self.linears[index].forward(input)?),
+            Some(index) => self.rounding.apply(self.linears[index].forward(input, &geometry.segments)?),
             None => candle_core::bail!("no linear is named {name}"),
         }
     }

@@ -4,19 +4,23 @@
 //! dropped; nothing here holds more than one stage. The model does not know what
 //! kind of file its weights came from, nor what is measured on it.
 
+mod activations;
 mod attention;
+pub mod kv_cache;
 mod layer;
+mod linear;
 mod rope;
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::{BTreeMap, HashMap}, ops::Range, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-pub use self::layer::{Geometry, LINEARS, Layer, Linear, Rounding};
+pub use self::layer::{Geometry, LINEARS, Layer};
+pub use self::linear::{ActivationMode, Linear, Rounding};
 pub use self::rope::RopeTables;
-use self::{layer::linear_shapes, rope::Rope};
+use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, rope::Rope};
 use crate::{
-    checkpoint::{Checkpoint, Weight, config::ModelConfig},
+    checkpoint::{Checkpoint, Weight, activations::{ActivationFormat, KvCacheQuantization}, config::ModelConfig},
     error::{Error, Result},
 };
 
@@ -33,6 +37,65 @@ pub struct Decoder {
     rope: Rope,
     device: Device,
     rounding: Rounding,
+    activations: ActivationMode,
+    /// What the checkpoint declares, per layer.
+    declared_kv_cache: Arc<Vec<Option<KvCacheScheme>>>,
+    /// What the user asked for instead.
+    kv_cache: Option<KvCacheScheme>,
+    nudged: bool,
+}
+
+/// Weights decoded at this stage that another model of the run wants too: cousins that share weights (another KV
+/// cache, another rounding) decode them once.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Sources that more than one model reads.
+    shared: Vec<Weight>,
+    tensors: Vec<(Weight, Tensor)>,
+}
+
+impl Decoded {
+    /// For models that run together.
+    pub fn of<'a>(models: impl IntoIterator<Item = &'a Decoder>) -> Self {
+        let (mut seen, mut shared) = (HashMap::new(), Vec::<Weight>::new());
+        for model in models {
+            for weight in model.weights.iter() {
+                let earlier: &mut Vec<&Weight> = seen.entry(weight.name.as_str()).or_default();
+                if earlier.iter().any(|other| other.same_source(weight)) {
+                    shared.push(weight.clone());
+                } else {
+                    earlier.push(weight);
+                }
+            }
+        }
+        shared.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { shared, tensors: Vec::new() }
+    }
+
+    /// Whether anything is shared at all.
+    pub fn is_needed(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Lets the tensors of this stage go.
+    pub fn clear(&mut self) {
+        self.tensors.clear();
+    }
+
+    /// The decoded weight, decoded now unless it is there.
+    fn tensor(&mut self, weight: &Weight, device: &Device) -> Result<Tensor> {
+        if let Some((_, tensor)) = self.tensors.iter().find(|(other, _)| other.same_source(weight)) {
+            return Ok(tensor.clone());
+        }
+        let tensor = Tensor::from_vec(weight.decode()?, weight.shape.clone(), device)
+            .map_err(Error::compute(format!("moving {} to the device", weight.name)))?;
+        let first = self.shared.partition_point(|other| other.name < weight.name);
+        let same_name = self.shared[first..].iter().take_while(|other| other.name == weight.name);
+        if same_name.into_iter().any(|other| other.same_source(weight)) {
+            self.tensors.push((weight.clone(), tensor.clone()));
+        }
+        Ok(tensor)
+    }
 }
 
 /// Name and shape of every weight that a decoder of this config has, in the order of use.
@@ -77,12 +140,81 @@ impl Decoder {
             ));
         }
         let rope = Rope::new(&config.rope, config.head_dim);
+        let kv_cache = (0..config.num_hidden_layers)
+            .map(|layer| checkpoint.kv_cache(&format!("model.layers.{layer}.self_attn")))
+            .map(|declared| Ok(declared?.map(declared_scheme)))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             config,
             weights: Arc::new(weights),
             rope,
             device: device.clone(),
             rounding: Rounding::None,
+            activations: ActivationMode::Declared,
+            declared_kv_cache: Arc::new(kv_cache),
+            kv_cache: None,
+            nudged: false,
+        })
+    }
+
+    /// The same model with its weights replaced one by one; weights that stay are shared.
+    ///
+    /// # Errors
+    /// Whatever `change` refuses.
+    pub fn with_weights(&self, change: impl FnMut(&Weight) -> Result<Weight>) -> Result<Self> {
+        let weights = self.weights.iter().map(change).collect::<Result<Vec<_>>>()?;
+        Ok(Self { weights: Arc::new(weights), ..self.clone() })
+    }
+
+    /// The same model with its keys and values stored in another way; weights are shared.
+    ///
+    /// # Errors
+    /// A scheme that does not fit the width of a head.
+    pub fn with_kv_cache(&self, scheme: KvCacheScheme) -> Result<Self> {
+        scheme.check(self.config.head_dim)?;
+        Ok(Self { kv_cache: Some(scheme), ..self.clone() })
+    }
+
+    /// The same model with its activations treated in another way; weights are shared.
+    pub fn with_activations(&self, activations: ActivationMode) -> Self {
+        Self { activations, ..self.clone() }
+    }
+
+    /// The same model with every embedding moved by one part in four million: what a scheme's own rounding makes of
+    /// differences that no one could call an error.
+    pub fn nudged(&self) -> Self {
+        Self { nudged: true, ..self.clone() }
+    }
+
+    /// How keys and values of a layer are stored; `None`: as computed.
+    pub fn kv_cache(&self, layer: usize) -> Option<&KvCacheScheme> {
+        let declared = || self.declared_kv_cache.get(layer)?.as_ref();
+        match self.activations {
+            ActivationMode::None => self.kv_cache.as_ref(),
+            _ => self.kv_cache.as_ref().or_else(declared),
+        }
+    }
+
+    /// What is done to activations, as one phrase for reports: the schemes of all weights, each with its count.
+    pub fn activations_in_words(&self) -> String {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for input in self.weights.iter().filter_map(|weight| self.activations.input(weight)) {
+            *counts.entry(input.to_string()).or_default() += 1;
+        }
+        let phrases: Vec<String> = counts.iter().map(|(scheme, n)| format!("{scheme} into {n} linears")).collect();
+        let declared = self.weights.iter().any(|weight| weight.input.is_some());
+        match (phrases.is_empty(), self.activations) {
+            (false, ActivationMode::Vllm) => format!("{}, as vLLM scales them", phrases.join("; ")),
+            (false, _) => phrases.join("; "),
+            (true, ActivationMode::None) if declared => "as computed (the declared scheme was turned off)".to_owned(),
+            (true, _) => "as computed".to_owned(),
+        }
+    }
+
+    /// Whether any linear rounds its input or output, so that differences near a tie are amplified.
+    pub fn rounds_activations(&self) -> bool {
+        self.weights.iter().any(|weight| {
+            self.activations.input(weight).is_some() || self.activations.output(weight).is_some()
         })
     }
 
@@ -127,33 +259,43 @@ impl Decoder {
         let weight = self.weight(EMBEDDING)?;
         let mut rows = vec![0.0; tokens.len() * self.config.hidden_size];
         weight.gather_rows(tokens, &mut rows)?;
+        if self.nudged {
+            nudge(tokens, self.config.hidden_size, &mut rows);
+        }
         Tensor::from_vec(rows, (tokens.len(), self.config.hidden_size), &self.device)
             .map_err(Error::compute("moving the embedding to the device"))
     }
 
     /// Decodes one layer.
-    pub fn layer(&self, layer: usize) -> Result<Layer> {
-        let tensor = |module: &str| -> Result<Tensor> {
-            self.tensor(self.weight(&format!("model.layers.{layer}.{module}"))?)
+    pub fn layer(&self, layer: usize, decoded: &mut Decoded) -> Result<Layer> {
+        let mut tensor = |module: &str| -> Result<(Tensor, &Weight)> {
+            let weight = self.weight(&format!("model.layers.{layer}.{module}"))?;
+            Ok((decoded.tensor(weight, &self.device)?, weight))
         };
         let mut linears = Vec::with_capacity(LINEARS.len());
         for (module, (_, biased)) in LINEARS.iter().zip(linear_shapes(&self.config)) {
-            let weight = tensor(&format!("{module}.weight"))?;
-            let bias = if biased { Some(tensor(&format!("{module}.bias"))?) } else { None };
-            linears.push(Linear { weight, bias });
+            let (matrix, weight) = tensor(&format!("{module}.weight"))?;
+            let bias = if biased { Some(tensor(&format!("{module}.bias"))?.0) } else { None };
+            linears.push(Linear {
+                weight: matrix,
+                bias,
+                input: self.activations.input(weight),
+                output: self.activations.output(weight),
+            });
         }
         let linears = linears
             .try_into()
             .map_err(|_| Error::argument("a layer has another number of linears", "report this as a bug"))?;
         Ok(Layer {
-            input_layernorm: tensor("input_layernorm.weight")?,
-            post_attention_layernorm: tensor("post_attention_layernorm.weight")?,
+            input_layernorm: tensor("input_layernorm.weight")?.0,
+            post_attention_layernorm: tensor("post_attention_layernorm.weight")?.0,
             linears,
             num_attention_heads: self.config.num_attention_heads,
             num_key_value_heads: self.config.num_key_value_heads,
             head_dim: self.config.head_dim,
             rms_norm_eps: self.config.rms_norm_eps as f32,
             rounding: self.rounding,
+            kv_cache: self.kv_cache(layer).cloned(),
         })
     }
 
@@ -164,9 +306,31 @@ impl Decoder {
             .map_err(Error::compute("computing the final norm"))
     }
 
+    /// What goes into the head's product: the normed states `[n, hidden]`, rounded where the head's scheme says so.
+    /// `requests` are the rows of each request.
+    pub fn head_input(&self, normed: &Tensor, requests: &[Range<usize>]) -> Result<Tensor> {
+        let scheme = self.activations.input(self.weight(self.head_name())?);
+        rounded(normed, scheme.as_ref(), requests).map_err(Error::compute("rounding the head's input"))
+    }
+
+    /// Whether [`Decoder::head_input`] changes anything.
+    pub fn rounds_head_input(&self) -> bool {
+        self.weight(self.head_name()).is_ok_and(|head| self.activations.input(head).is_some())
+    }
+
+    fn head_name(&self) -> &'static str {
+        if self.config.tie_word_embeddings { EMBEDDING } else { HEAD }
+    }
+
+    /// Whether both heads decode to the same rows.
+    pub fn shares_head_with(&self, other: &Self) -> bool {
+        let head = |decoder: &Self| decoder.weight(decoder.head_name()).ok().cloned();
+        head(self).zip(head(other)).is_some_and(|(a, b)| a.same_source(&b))
+    }
+
     /// A tile of the head, decoded: rows `ids` of `[vocab_size, hidden_size]`.
     pub fn head_rows(&self, ids: Range<usize>) -> Result<Tensor> {
-        let name = if self.config.tie_word_embeddings { EMBEDDING } else { HEAD };
+        let name = self.head_name();
         let mut rows = vec![0.0; ids.len() * self.config.hidden_size];
         self.weight(name)?.decode_rows(ids.clone(), &mut rows)?;
         Tensor::from_vec(rows, (ids.len(), self.config.hidden_size), &self.device)
@@ -199,5 +363,29 @@ impl Decoder {
     fn tensor(&self, weight: &Weight) -> Result<Tensor> {
         Tensor::from_vec(weight.decode()?, weight.shape.clone(), &self.device)
             .map_err(Error::compute(format!("moving {} to the device", weight.name)))
+    }
+}
+
+fn declared_scheme(declared: KvCacheQuantization) -> KvCacheScheme {
+    let KvCacheQuantization { format, k_scale, v_scale } = declared;
+    match format {
+        ActivationFormat::Int { .. } => KvCacheScheme::Int8 { k_scale, v_scale },
+        ActivationFormat::E4m3 | ActivationFormat::E2m1 => KvCacheScheme::Fp8 { k_scale, v_scale },
+    }
+}
+
+/// Multiplies every value by 1 ± 2⁻²², the sign from a hash of token and channel: the same wherever the token lies in
+/// a tile.
+fn nudge(tokens: &[u32], width: usize, rows: &mut [f32]) {
+    const STEP: f32 = 1.0 / 4_194_304.0;
+    for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+        // SplitMix64 (Steele, Lea and Flood 2014).
+        let mut state = u64::from(*token).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        for value in row {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            *value *= if mixed >> 63 == 0 { 1.0 + STEP } else { 1.0 - STEP };
+        }
     }
 }

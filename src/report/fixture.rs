@@ -146,6 +146,8 @@ fn model(label: &str, bits_per_weight: f64) -> ModelCard {
             },
             EncodingShare { encoding: "F32".into(), tensors: 31, parameters: 75_104, bytes: 50_000 },
         ],
+        activations: "as computed".into(),
+        kv_cache: None,
         tokenizer: "tokenizer.json of base".into(),
         tokens_per_second: Some(8123.4),
         excluded_mass: 0.0,
@@ -189,6 +191,7 @@ pub(crate) fn quant(label: &str, damage: Damage) -> QuantComparison {
         linears: Vec::new(),
         weights: weights(damage),
         worst_tokens: worst_tokens(damage),
+        rounding_noise: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod tokenizer_gguf;
 
 // The decoder against other implementations.
 mod oracles;
+mod packed;
 mod trace;
 
 // The whole measurement against independent figures.

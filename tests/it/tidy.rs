@@ -9,9 +9,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("stats", &[]),
     ("error", &[]),
-    ("checkpoint", &["error"]),
+    ("minifloat", &[]),
+    ("checkpoint", &["error", "minifloat"]),
     ("tokenizer", &["checkpoint", "error"]),
-    ("model", &["checkpoint", "error"]),
+    ("model", &["checkpoint", "error", "minifloat"]),
+    ("cousin", &["checkpoint", "error", "minifloat", "model"]),
     ("suite", &["error"]),
     ("comparison", &["metrics", "observation", "stats"]),
     ("evaluate", &["checkpoint", "error", "metrics", "model", "observation", "progress", "suite"]),
@@ -21,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "checkpoint",
             "comparison",
+            "cousin",
             "error",
             "evaluate",
             "metrics",
@@ -36,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// A crate and the only places that may name it.
 const CRATES: &[(&str, &[&str])] = &[
-    ("candle_core", &["model", "evaluate", "cli", "error.rs"]),
+    ("candle_core", &["model", "evaluate", "cli", "error.rs", "cousin/simulate"]),
     ("candle_nn", &["model"]),
     ("polars", &["report/tables.rs"]),
     ("plotters", &["report/charts"]),

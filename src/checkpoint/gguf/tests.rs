@@ -185,12 +185,40 @@ fn versions_and_byte_orders_that_are_not_read_are_explained() {
 }
 
 #[test]
-fn a_part_of_a_split_model_is_refused_by_name() {
+fn a_part_of_a_split_model_says_which_it_is() {
     let part = |number: u16, count: u16| {
         sound().pair("split.no", 2, &number.to_le_bytes()).pair("split.count", 2, &count.to_le_bytes())
     };
-    part(1, 3).fails("part 2 of 3");
-    assert!(part(0, 1).parse().is_ok());
+    assert_eq!(part(1, 3).parse().unwrap().split, Some(Split { number: 1, count: 3, tensors: None }));
+    assert_eq!(part(0, 1).parse().unwrap().split, None);
+    part(3, 3).fails("no such part");
+    sound().pair("split.count", 2, &2u16.to_le_bytes()).fails("no such part");
+}
+
+#[test]
+fn parts_are_found_by_name_and_must_belong_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let split = Split { number: 0, count: 2, tensors: Some(2) };
+    let first = folder.path().join("m-00001-of-00002.gguf");
+    std::fs::write(&first, "x").unwrap();
+    assert!(split.parts(&first).unwrap_err().to_string().contains("missing"));
+    let second = folder.path().join("m-00002-of-00002.gguf");
+    std::fs::write(&second, "x").unwrap();
+    assert_eq!(split.parts(&first).unwrap(), [first.clone(), second.clone()]);
+    assert_eq!(Split { number: 1, ..split }.parts(&second).unwrap(), [first.clone(), second.clone()]);
+    let renamed = split.parts(&folder.path().join("other.gguf")).unwrap_err();
+    assert!(renamed.to_string().contains("should be called NAME-00001-of-00002.gguf"), "{renamed}");
+
+    let paths = [first, second];
+    let mut parts = [sound().parse().unwrap(), sound().parse().unwrap()];
+    let tensors = parts[0].tensors.len() as u64 * 2;
+    (parts[0].split, parts[1].split) = (Some(split), Some(Split { number: 1, ..split }));
+    let fitting = Split { tensors: Some(tensors), ..split };
+    check_parts(&fitting, &paths, &parts).unwrap();
+    let promised = check_parts(&Split { tensors: Some(tensors + 1), ..split }, &paths, &parts).unwrap_err();
+    assert!(promised.to_string().contains("are promised"), "{promised}");
+    parts[1].split = None;
+    assert!(check_parts(&fitting, &paths, &parts).unwrap_err().to_string().contains("its metadata None"));
 }
 
 #[test]

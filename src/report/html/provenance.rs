@@ -82,6 +82,8 @@ fn models(comparison: &Comparison) -> String {
             ("vocabulary", ""),
             ("weights", ""),
             ("encodings", "largest first"),
+            ("activations", "into quantized linears"),
+            ("KV cache", ""),
             ("tokenizer", ""),
             ("excluded mass", ""),
         ],
@@ -99,6 +101,8 @@ fn models(comparison: &Comparison) -> String {
             amount(model.vocab_size as u64),
             amount(model.parameters),
             Cell::text(encodings.join(", ")),
+            Cell::text(model.activations.as_str()),
+            Cell::text(model.kv_cache.as_deref().unwrap_or("as computed")),
             Cell::text(model.tokenizer.as_str()),
             Cell::number(model.excluded_mass, 3),
         ];
