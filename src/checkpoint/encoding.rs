@@ -9,11 +9,17 @@
 //! To add an encoding: write its block decoder in a file below `encoding/`, add one line to the list in
 //! `encodings!`, and delete its line from `NOT_DECODED`.
 
+mod codebooks;
 mod floats;
+mod fp4;
+mod iq1;
+mod iq2;
+mod iq3;
+mod iq4;
 mod k_quants;
 mod legacy;
-
-use half::f16;
+mod low_bits;
+mod signs;
 
 /// What is known of one encoding.
 struct Row {
@@ -44,7 +50,16 @@ macro_rules! encodings {
             ggml_type: $ggml_type,
             block_weights: $weights,
             block_bytes: $bytes,
-            decode: $decode,
+            // Not `$decode` itself: a function that is passed by name is called by way of code that nobody
+            // marked `inline(always)`, and is then compiled apart, for the oldest of processors.
+            decode: |bytes, out| {
+                each_block::<$bytes, $weights>(
+                    bytes,
+                    out,
+                    #[inline(always)]
+                    |block, out| $decode(block, out),
+                );
+            },
         },)*];
 
         impl Encoding {
@@ -55,7 +70,7 @@ macro_rules! encodings {
 }
 
 // Name as llama.cpp writes it, its `ggml_type` number, weights / bytes of a block (ggml.h and ggml-common.h),
-// decoder.
+// decoder of one block. A decoder for blocks of another size does not compile.
 encodings! {
     /// IEEE 754 binary32.
     F32 = "F32", 0, 1 / 4, floats::f32;
@@ -85,12 +100,43 @@ encodings! {
     Q5K = "Q5_K", 13, 256 / 176, k_quants::q5_k;
     /// 6-bit codes about zero, 8-bit scale for 16 weights.
     Q6K = "Q6_K", 14, 256 / 210, k_quants::q6_k;
+    /// One of 2048 ternary vectors for 8 weights, 3-bit scale for 32 weights.
+    Iq1S = "IQ1_S", 19, 256 / 50, iq1::iq1_s;
+    /// One of 2048 ternary vectors for 8 weights, 3-bit scale for 16 weights.
+    Iq1M = "IQ1_M", 29, 256 / 56, iq1::iq1_m;
+    /// Signs and one of 256 vectors for 8 weights, 4-bit scale for 32 weights.
+    Iq2Xxs = "IQ2_XXS", 16, 256 / 66, iq2::iq2_xxs;
+    /// Signs and one of 512 vectors for 8 weights, 4-bit scale for 16 weights.
+    Iq2Xs = "IQ2_XS", 17, 256 / 74, iq2::iq2_xs;
+    /// Signs and one of 1024 vectors for 8 weights, 4-bit scale for 16 weights.
+    Iq2S = "IQ2_S", 22, 256 / 82, iq2::iq2_s;
+    /// Signs and one of 256 vectors for 4 weights, 4-bit scale for 32 weights.
+    Iq3Xxs = "IQ3_XXS", 18, 256 / 98, iq3::iq3_xxs;
+    /// Signs and one of 512 vectors for 4 weights, 4-bit scale for 32 weights.
+    Iq3S = "IQ3_S", 21, 256 / 110, iq3::iq3_s;
+    /// 4-bit codes for 16 unevenly spaced values, one f16 scale for 32 weights.
+    Iq4Nl = "IQ4_NL", 20, 32 / 18, iq4::iq4_nl;
+    /// 4-bit codes for 16 unevenly spaced values, 6-bit scale for 32 weights.
+    Iq4Xs = "IQ4_XS", 23, 256 / 136, iq4::iq4_xs;
+    /// Ternary weights, five to a byte, one f16 scale for 256 weights.
+    Tq1_0 = "TQ1_0", 34, 256 / 54, low_bits::tq1_0;
+    /// Ternary weights, four to a byte, one f16 scale for 256 weights.
+    Tq2_0 = "TQ2_0", 35, 256 / 66, low_bits::tq2_0;
+    /// 4-bit floating-point codes, one power of two for 32 weights.
+    Mxfp4 = "MXFP4", 39, 32 / 17, fp4::mxfp4;
+    /// 4-bit floating-point codes, one 8-bit floating-point scale for 16 weights.
+    Nvfp4 = "NVFP4", 40, 64 / 36, fp4::nvfp4;
+    /// Signs only, one f16 magnitude for 128 weights.
+    Q1_0 = "Q1_0", 41, 128 / 18, low_bits::q1_0;
+    /// 2-bit codes for -1, 0, 1 and 2, one f16 scale for 64 weights.
+    Q2_0 = "Q2_0", 42, 64 / 18, low_bits::q2_0;
 }
 
 /// Weights and bytes of one block.
 type Block = (usize, usize);
 
-/// llama.cpp's other types: number, name and block; `None` for types it has withdrawn.
+/// llama.cpp's other types, none of them for weights: intermediate results of its own, integers, and types it
+/// has withdrawn, whose block is `None`.
 ///
 /// Source: `enum ggml_type` (ggml.h) and the block structs (ggml-common.h) of llama.cpp, 2026.
 const NOT_DECODED: &[(u32, &str, Option<Block>)] = &[
@@ -98,31 +144,16 @@ const NOT_DECODED: &[(u32, &str, Option<Block>)] = &[
     (5, "Q4_3", None),
     (9, "Q8_1", Some((32, 36))),
     (15, "Q8_K", Some((256, 292))),
-    (16, "IQ2_XXS", Some((256, 66))),
-    (17, "IQ2_XS", Some((256, 74))),
-    (18, "IQ3_XXS", Some((256, 98))),
-    (19, "IQ1_S", Some((256, 50))),
-    (20, "IQ4_NL", Some((32, 18))),
-    (21, "IQ3_S", Some((256, 110))),
-    (22, "IQ2_S", Some((256, 82))),
-    (23, "IQ4_XS", Some((256, 136))),
     (24, "I8", Some((1, 1))),
     (25, "I16", Some((1, 2))),
     (26, "I32", Some((1, 4))),
     (27, "I64", Some((1, 8))),
-    (29, "IQ1_M", Some((256, 56))),
     (31, "Q4_0_4_4", None),
     (32, "Q4_0_4_8", None),
     (33, "Q4_0_8_8", None),
-    (34, "TQ1_0", Some((256, 54))),
-    (35, "TQ2_0", Some((256, 66))),
     (36, "IQ4_NL_4_4", None),
     (37, "IQ4_NL_4_8", None),
     (38, "IQ4_NL_8_8", None),
-    (39, "MXFP4", Some((32, 17))),
-    (40, "NVFP4", Some((64, 36))),
-    (41, "Q1_0", Some((128, 18))),
-    (42, "Q2_0", Some((64, 18))),
 ];
 
 /// The name that llama.cpp gives to a `ggml_type`, decoded here or not; `None` for a number it has never
@@ -165,6 +196,11 @@ impl Encoding {
     /// The name as llama.cpp writes it: `Q4_K`.
     pub const fn name(self) -> &'static str {
         self.row().name
+    }
+
+    /// Its `ggml_type` number, as GGUF files write it.
+    pub const fn ggml_type(self) -> u32 {
+        self.row().ggml_type
     }
 
     /// The encoding of a GGUF tensor type, if it is one that can be decoded.
@@ -224,8 +260,9 @@ impl Encoding {
 /// Applies a block decoder to every block of `bytes`, compiled for the widest vectors that this processor
 /// has.
 ///
-/// The decoder must be `#[inline(always)]`: only then is its loop compiled together with this one for AVX2.
-/// Rust never fuses a multiplication with an addition, so the values do not depend on the processor.
+/// The decoder must be `#[inline(always)]`: only then are its loops compiled together with this one for AVX2.
+/// Loops that become vectors do the same to 16 or more weights, and read only what cannot overlap `out`. Rust
+/// never fuses a multiplication with an addition, so the values do not depend on the processor.
 fn each_block<const BYTES: usize, const WEIGHTS: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -248,6 +285,11 @@ fn each_block<const BYTES: usize, const WEIGHTS: usize>(
             let blocks = self.bytes.as_chunks().0;
             let outs = self.out.as_chunks_mut().0;
             for (block, out) in blocks.iter().zip(outs) {
+                if WEIGHTS > 1 {
+                    // Keeps the compiler from turning this loop into vectors across blocks: it would prefer
+                    // gathering bytes of eight blocks to the plain loops inside a decoder.
+                    std::hint::black_box(());
+                }
                 (self.decode)(block, out);
             }
         }
@@ -256,10 +298,40 @@ fn each_block<const BYTES: usize, const WEIGHTS: usize>(
     pulp::Arch::new().dispatch(EachBlock { bytes, out, decode });
 }
 
-/// The little-endian f16 at byte `at` of a block, as `f32`.
+/// The little-endian f16 at byte `at` of a block, as `f32`: exact.
+///
+/// Not by the half crate, which asks for the processor's abilities at every call.
 #[inline(always)]
 fn f16_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+    f16_to_f32(u16_at(block, at))
+}
+
+#[inline(always)]
+fn f16_to_f32(bits: u16) -> f32 {
+    let bits = u32::from(bits);
+    let (exponent, fraction) = (bits & 0x7C00, bits & 0x03FF);
+    let moved = (bits & 0x7FFF) << 13;
+    let magnitude = if exponent == 0x7C00 {
+        moved | 0x7F80_0000
+    } else if exponent == 0 {
+        // Subnormal, or zero: by a conversion, as a product of subnormal f32 is slow and can be switched off.
+        (fraction as f32 * (1.0 / 16_777_216.0)).to_bits()
+    } else {
+        moved.wrapping_add((127 - 15) << 23)
+    };
+    f32::from_bits(magnitude | (bits & 0x8000) << 16)
+}
+
+/// The little-endian u16 at byte `at` of a block.
+#[inline(always)]
+fn u16_at(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
+}
+
+/// The little-endian u32 at byte `at` of a block.
+#[inline(always)]
+fn u32_at(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 
 #[cfg(test)]
@@ -280,7 +352,7 @@ mod tests {
     fn the_list_agrees_with_itself() {
         for (index, (row, encoding)) in ROWS.iter().zip(Encoding::ALL).enumerate() {
             assert_eq!((row.encoding, *encoding as usize), (*encoding, index));
-            assert_eq!(Encoding::from_ggml_type(row.ggml_type), Some(*encoding));
+            assert_eq!(Encoding::from_ggml_type(encoding.ggml_type()), Some(*encoding));
             assert_eq!(ggml_type_name(row.ggml_type), Some(row.name));
             assert_eq!(ggml_type_block(row.ggml_type), Some((row.block_weights, row.block_bytes)));
             assert!(
@@ -289,8 +361,9 @@ mod tests {
                 row.name
             );
         }
-        assert_eq!(ggml_type_name(39), Some("MXFP4"));
-        assert_eq!(ggml_type_block(39), Some((32, 17)));
+        assert_eq!(ggml_type_name(15), Some("Q8_K"));
+        assert_eq!(ggml_type_block(15), Some((256, 292)));
+        assert_eq!(Encoding::Nvfp4.ggml_type(), 40);
         assert_eq!((ggml_type_name(31), ggml_type_block(31)), (Some("Q4_0_4_4"), None));
         assert_eq!((ggml_type_name(12_345), ggml_type_block(12_345)), (None, None));
     }
@@ -360,7 +433,9 @@ mod tests {
             |ours: f32, theirs: f32| ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan());
         Encoding::F16.decode(&bytes, &mut out).unwrap();
         assert!(
-            (0..=u16::MAX).zip(&out).all(|(bits, ours)| same(*ours, f16::from_bits(bits).to_f32_const()))
+            (0..=u16::MAX)
+                .zip(&out)
+                .all(|(bits, ours)| same(*ours, half::f16::from_bits(bits).to_f32_const()))
         );
         Encoding::Bf16.decode(&bytes, &mut out).unwrap();
         assert!(

@@ -32,7 +32,7 @@ use self::{
     gguf::{Gguf, Metadata},
     packing::{Packed, Packing, Tensors},
     quantization::Quantization,
-    weight::{Blocks, RowOrder},
+    weight::{Blocks, RowOrder, Scaled},
 };
 use crate::error::{Error, Result};
 
@@ -362,7 +362,39 @@ impl Checkpoint {
             true => RowOrder::RotaryInterleaved { head_dim: config.head_dim },
             false => RowOrder::Plain,
         };
-        self.plain(tensor, name, shape, row_order)
+        let mut weight = self.plain(tensor, name, shape, row_order)?;
+        if self.format == Format::Gguf {
+            self.apply_gguf_scale(&stored_name, &mut weight)?;
+        }
+        Ok(weight)
+    }
+
+    /// llama.cpp keeps the outer scale of converted NVFP4 and BitNet matrices beside them, as one f32 that it
+    /// multiplies the product with: `blk.0.ffn_up.scale` for `blk.0.ffn_up.weight`.
+    fn apply_gguf_scale(&self, stored_name: &str, weight: &mut Weight) -> Result<()> {
+        let Some(stem) = stored_name.strip_suffix(".weight") else { return Ok(()) };
+        for scale in [format!("{stem}.scale"), format!("{stored_name}.scale")] {
+            let Some(tensor) = self.tensors.get(&scale) else { continue };
+            let factor = self.plain(tensor, &scale, &[1], RowOrder::Plain)?;
+            let value = factor.decode()?[0];
+            if value == 0.0 {
+                return Err(
+                    factor.problem("is 0: the matrix would vanish", "write the file again from the original")
+                );
+            }
+            weight.source = Arc::new(Scaled { inner: Arc::clone(&weight.source), factor: value });
+            weight.stored_bytes += factor.stored_bytes;
+            weight.tensors.push(scale);
+        }
+        let input_scale = format!("{stem}.input_scale");
+        if self.tensors.contains_key(&input_scale) {
+            weight.tensors.push(input_scale);
+            weight.warnings.push(
+                "a calibrated input scale is stored; it is not used, as in llama.cpp's CPU kernels"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     /// What is declared about the KV cache of an attention module ("model.layers.0.self_attn").

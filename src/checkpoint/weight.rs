@@ -7,7 +7,11 @@ use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{activations::{ActivationQuantization, GgmlActivation}, encoding::Encoding, mapped::MappedFile};
+use super::{
+    activations::{ActivationQuantization, GgmlActivation},
+    encoding::Encoding,
+    mapped::MappedFile,
+};
 use crate::error::{Error, Result};
 
 /// Anything that yields the rows of a matrix as `f32`: one implementation per way of storing.
@@ -73,6 +77,25 @@ impl RowSource for Blocks {
 
     fn release(&self) {
         self.stored.release();
+    }
+}
+
+/// A matrix times one number.
+#[derive(Debug)]
+pub(super) struct Scaled {
+    pub(super) inner: Arc<dyn RowSource>,
+    pub(super) factor: f32,
+}
+
+impl RowSource for Scaled {
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.inner.decode(rows, out)?;
+        out.iter_mut().for_each(|value| *value *= self.factor);
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.inner.release();
     }
 }
 
@@ -165,14 +188,7 @@ impl Weight {
 
     /// This weight with its values replaced by those of `source`, which yields rows in the model's order.
     pub fn derived(&self, encoding: String, stored_bytes: u64, source: Arc<dyn RowSource>) -> Self {
-        Self {
-            encoding,
-            stored_bytes,
-            ggml_input: None,
-            row_order: RowOrder::Plain,
-            source,
-            ..self.clone()
-        }
+        Self { encoding, stored_bytes, ggml_input: None, row_order: RowOrder::Plain, source, ..self.clone() }
     }
 
     /// The most significant `bits` of an integer-coded weight; `None` where it is not one, or not wider.

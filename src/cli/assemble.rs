@@ -164,7 +164,10 @@ pub(super) fn rounding_noise(
     seed: u64,
 ) -> Result<RoundingNoise> {
     let Some(moved) = itself.quants.first() else {
-        return Err(Error::argument("a cousin was not compared with itself", "report this as a bug of qeval"));
+        return Err(Error::argument(
+            "a cousin was not compared with itself",
+            "report this as a bug of qeval",
+        ));
     };
     let base = itself.base_tokens.as_slice();
     let noise = reduce::Tokens { base, quant: moved.tokens.as_slice(), seed, bytes_known: false }.metrics();

@@ -95,7 +95,9 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
         threads: rayon::current_num_threads(),
         compute: format!(
             "weights decoded to f32, products in f32, reductions in f64; --activations {}",
-            args.activations.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+            args.activations
+                .to_possible_value()
+                .map_or_else(String::new, |value| value.get_name().to_owned())
         ),
         wall_seconds: started.elapsed().as_secs_f64(),
         floating_point_operations: observations.floating_point_operations,
@@ -137,8 +139,12 @@ fn rounding_noise(
     progress: &dyn Progress,
 ) -> Result<Vec<Option<RoundingNoise>>> {
     let sample = spread(&workload.requests, NOISE_TOKENS);
-    let settings =
-        Settings { probe_tokens: Some(0), probe_linears: false, compare_weights: false, ..plan.settings.clone() };
+    let settings = Settings {
+        probe_tokens: Some(0),
+        probe_linears: false,
+        compare_weights: false,
+        ..plan.settings.clone()
+    };
     let noise = |(quant, observed): (&Decoder, &QuantObservations)| -> Result<Option<RoundingNoise>> {
         if !quant.rounds_activations() {
             return Ok(None);

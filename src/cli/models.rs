@@ -170,8 +170,13 @@ pub(super) fn open(base: &Recipe, quants: &[Recipe], opening: Opening) -> Result
     for index in (0..quants.len()).filter(|index| !quants[*index].is_plain()) {
         let path = &quants[index].path;
         let of_base = match &base {
-            BaseOpened::Checkpoint(checkpoint, _) if base_recipe.path == *path => Some(Arc::clone(checkpoint)),
-            _ => quants[..index].iter().position(|q| q.path == *path).map(|i| Arc::clone(&quant_checkpoints[i])),
+            BaseOpened::Checkpoint(checkpoint, _) if base_recipe.path == *path => {
+                Some(Arc::clone(checkpoint))
+            }
+            _ => quants[..index]
+                .iter()
+                .position(|q| q.path == *path)
+                .map(|i| Arc::clone(&quant_checkpoints[i])),
         };
         if let Some(checkpoint) = of_base {
             quant_checkpoints[index] = checkpoint;
@@ -205,7 +210,12 @@ pub(super) fn open(base: &Recipe, quants: &[Recipe], opening: Opening) -> Result
             }
             (None, None, None) => return Err(missing_config(&checkpoint)),
         };
-        let label = unique_label(recipe, &base, &models);
+        let label = match !recipe.is_plain() && recipe.path == base_recipe.path {
+            // Of the same file as base only the steps matter.
+            true => recipe.suffix().to_owned(),
+            false => label(recipe),
+        };
+        let label = unique_label(label, &base, &models);
         let open: Vec<&Model> = base.model().into_iter().chain(&models).collect();
         let model = finish(recipe, checkpoint, config, label, opening, &open)?;
         models.push(model);
@@ -392,8 +402,7 @@ fn stem(path: &Path) -> String {
     }
 }
 
-fn unique_label(recipe: &Recipe, base: &BaseModel, models: &[Model]) -> String {
-    let stem = label(recipe);
+fn unique_label(stem: String, base: &BaseModel, models: &[Model]) -> String {
     let taken = |label: &str| {
         models.iter().any(|model| model.label == label)
             || base.model().is_some_and(|model| model.label == label)
@@ -412,7 +421,9 @@ fn computed_as(decoder: &Decoder) -> (String, Option<String>) {
     let config = &decoder.config;
     let schemes: BTreeSet<String> = (0..config.num_hidden_layers)
         .filter_map(|layer| decoder.kv_cache(layer))
-        .map(|scheme| format!("{}, {:.4} bits per number", scheme.name(), scheme.bits_per_value(config.head_dim)))
+        .map(|scheme| {
+            format!("{}, {:.4} bits per number", scheme.name(), scheme.bits_per_value(config.head_dim))
+        })
         .collect();
     let schemes: Vec<String> = schemes.into_iter().collect();
     (decoder.activations_in_words(), Some(schemes.join("; ")).filter(|text| !text.is_empty()))

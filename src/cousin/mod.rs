@@ -39,11 +39,8 @@ impl Recipe {
     /// # Errors
     /// A step that is not known, listing what is.
     pub fn parse(given: &Path) -> Result<Self> {
-        let whole = |path: &Path| Self {
-            text: path.display().to_string(),
-            path: path.to_owned(),
-            steps: Vec::new(),
-        };
+        let whole =
+            |path: &Path| Self { text: path.display().to_string(), path: path.to_owned(), steps: Vec::new() };
         let Some(text) = given.to_str().filter(|text| text.contains('@') && !given.exists()) else {
             return Ok(whole(given));
         };

@@ -296,4 +296,44 @@ mod tests {
         assert!(worst < 1e-6, "{worst}");
         Ok(())
     }
+
+    /// Token by token, each query reading the cache as it is at that moment; in f64.
+    #[test]
+    fn a_residual_window_equals_reading_token_by_token() -> Result<()> {
+        let (t, heads, kv_heads, d) = (2 * QUERY_BLOCK + 37, 4, 2, 8);
+        let random = |heads: usize| Tensor::randn(0f32, 1.0, (t, heads, d), &Device::Cpu);
+        let (q, k, v) = (random(heads)?, random(kv_heads)?, random(kv_heads)?);
+        let (stored_k, stored_v) = ((&k + random(kv_heads)?)?, (&v + random(kv_heads)?)?);
+        // Keys are flushed 50 at a time, values one by one behind a window of 20.
+        let before_k: Vec<usize> = (0..t).map(|query| query / 50 * 50).collect();
+        let before_v: Vec<usize> = (0..t).map(|query| query.saturating_sub(20)).collect();
+        let ours = with_residual_window(
+            &q,
+            Cached { fresh: &k, stored: &stored_k, stored_before: &before_k },
+            Cached { fresh: &v, stored: &stored_v, stored_before: &before_v },
+        )?;
+        let ours = ours.flatten_all()?.to_vec1::<f32>()?;
+        let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>());
+        let (q, k, v) = (values(&q)?, values(&k)?, values(&v)?);
+        let (stored_k, stored_v) = (values(&stored_k)?, values(&stored_v)?);
+        let mut worst = 0f64;
+        for query in 0..t {
+            let row = kv_heads * d;
+            let read = |fresh: &[f32], stored: &[f32], before: usize| -> Vec<f32> {
+                [&stored[..before * row], &fresh[before * row..(query + 1) * row]].concat()
+            };
+            let keys = read(&k, &stored_k, before_k[query]);
+            let values = read(&v, &stored_v, before_v[query]);
+            let padded =
+                [vec![0.0; query * heads * d], q[query * heads * d..][..heads * d].to_vec()].concat();
+            let expected = naive(&padded, &keys, &values, query + 1, heads, kv_heads, d);
+            for (ours, expected) in
+                ours[query * heads * d..][..heads * d].iter().zip(&expected[query * heads * d..])
+            {
+                worst = worst.max((f64::from(*ours) - expected).abs());
+            }
+        }
+        assert!(worst < 2e-6, "{worst}");
+        Ok(())
+    }
 }

@@ -127,7 +127,8 @@ impl Layer {
         };
         let (stored_k, stored_v) = (stored(Part::Keys, k)?, stored(Part::Values, v)?);
         let last = q.dim(0)?.saturating_sub(1);
-        let at_once = |part| scheme.stored_before(part, last) == last + 1 && scheme.stored_before(part, 0) == 1;
+        let at_once =
+            |part| scheme.stored_before(part, last) == last + 1 && scheme.stored_before(part, 0) == 1;
         if at_once(Part::Keys) && at_once(Part::Values) {
             return causal_attention(q, &stored_k, &stored_v);
         }

@@ -11,7 +11,11 @@ mod layer;
 mod linear;
 mod rope;
 
-use std::{collections::{BTreeMap, HashMap}, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
 
 use candle_core::{Device, Tensor};
 
@@ -20,7 +24,11 @@ pub use self::linear::{ActivationMode, Linear, Rounding};
 pub use self::rope::RopeTables;
 use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, rope::Rope};
 use crate::{
-    checkpoint::{Checkpoint, Weight, activations::{ActivationFormat, KvCacheQuantization}, config::ModelConfig},
+    checkpoint::{
+        Checkpoint, Weight,
+        activations::{ActivationFormat, KvCacheQuantization},
+        config::ModelConfig,
+    },
     error::{Error, Result},
 };
 
@@ -141,8 +149,10 @@ impl Decoder {
         }
         let rope = Rope::new(&config.rope, config.head_dim);
         let kv_cache = (0..config.num_hidden_layers)
-            .map(|layer| checkpoint.kv_cache(&format!("model.layers.{layer}.self_attn")))
-            .map(|declared| Ok(declared?.map(declared_scheme)))
+            .map(|layer| {
+                let declared = checkpoint.kv_cache(&format!("model.layers.{layer}.self_attn"))?;
+                declared.map(|declared| declared_scheme(declared, config.head_dim)).transpose()
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             config,
@@ -188,10 +198,12 @@ impl Decoder {
 
     /// How keys and values of a layer are stored; `None`: as computed.
     pub fn kv_cache(&self, layer: usize) -> Option<&KvCacheScheme> {
-        let declared = || self.declared_kv_cache.get(layer)?.as_ref();
-        match self.activations {
-            ActivationMode::None => self.kv_cache.as_ref(),
-            _ => self.kv_cache.as_ref().or_else(declared),
+        let declared = self.declared_kv_cache.get(layer).and_then(Option::as_ref);
+        match (&self.kv_cache, declared) {
+            // `@kv=fp8` takes the checkpoint's own scales where it has them.
+            (Some(KvCacheScheme::Fp8 { .. }), Some(declared @ KvCacheScheme::Fp8 { .. })) => Some(declared),
+            (Some(asked), _) => Some(asked),
+            (None, declared) => declared.filter(|_| self.activations != ActivationMode::None),
         }
     }
 
@@ -201,12 +213,15 @@ impl Decoder {
         for input in self.weights.iter().filter_map(|weight| self.activations.input(weight)) {
             *counts.entry(input.to_string()).or_default() += 1;
         }
-        let phrases: Vec<String> = counts.iter().map(|(scheme, n)| format!("{scheme} into {n} linears")).collect();
+        let phrases: Vec<String> =
+            counts.iter().map(|(scheme, n)| format!("{scheme} into {n} linears")).collect();
         let declared = self.weights.iter().any(|weight| weight.input.is_some());
         match (phrases.is_empty(), self.activations) {
             (false, ActivationMode::Vllm) => format!("{}, as vLLM scales them", phrases.join("; ")),
             (false, _) => phrases.join("; "),
-            (true, ActivationMode::None) if declared => "as computed (the declared scheme was turned off)".to_owned(),
+            (true, ActivationMode::None) if declared => {
+                "as computed (the declared scheme was turned off)".to_owned()
+            }
             (true, _) => "as computed".to_owned(),
         }
     }
@@ -366,12 +381,20 @@ impl Decoder {
     }
 }
 
-fn declared_scheme(declared: KvCacheQuantization) -> KvCacheScheme {
+fn declared_scheme(declared: KvCacheQuantization, head_dim: usize) -> Result<KvCacheScheme> {
     let KvCacheQuantization { format, k_scale, v_scale } = declared;
-    match format {
-        ActivationFormat::Int { .. } => KvCacheScheme::Int8 { k_scale, v_scale },
-        ActivationFormat::E4m3 | ActivationFormat::E2m1 => KvCacheScheme::Fp8 { k_scale, v_scale },
-    }
+    let scheme = match format {
+        ActivationFormat::Int { bits: 8, symmetric: true } => KvCacheScheme::Int8 { k_scale, v_scale },
+        ActivationFormat::E4m3 => KvCacheScheme::Fp8 { k_scale, v_scale },
+        other => {
+            return Err(Error::argument(
+                format!("the checkpoint declares a KV cache of {other:?}, which is not implemented"),
+                "declared caches can be E4M3 or symmetric int8; --activations none measures without it",
+            ));
+        }
+    };
+    scheme.check(head_dim)?;
+    Ok(scheme)
 }
 
 /// Multiplies every value by 1 ± 2⁻²², the sign from a hash of token and channel: the same wherever the token lies in

@@ -36,8 +36,8 @@ fn rule(folder: &Path) -> Rule {
         | ("bnb", "nf4" | "nf4-dq" | "fp4")
         | (
             "gptq-awq",
-            "auto_awq-4-asym" | "auto_gptq-2-sym" | "auto_gptq-4-asym" | "auto_gptq-4-sym" | "auto_gptq-8-sym"
-            | "auto_round-4-sym",
+            "auto_awq-4-asym" | "auto_gptq-2-sym" | "auto_gptq-4-asym" | "auto_gptq-4-sym"
+            | "auto_gptq-8-sym" | "auto_round-4-sym",
         ) => Rule::Equal { logits: 2e-3, nll: 1e-4 },
         // The reference decompresses these to bf16.
         ("ct", "nvfp4a16" | "mxfp4a16") => Rule::Equal { logits: 3e-2, nll: 2e-3 },
@@ -134,7 +134,10 @@ fn every_packed_golden_gives_its_tools_logits() {
             ),
             Rule::Noisy { rms_ratio, nll } => (
                 noise <= rms_ratio * error && (ours_nll / golden_nll - 1.0).abs() <= nll,
-                format!("noise is {:.3} of the error, nll {ours_nll:.5} against {golden_nll:.5}", noise / error),
+                format!(
+                    "noise is {:.3} of the error, nll {ours_nll:.5} against {golden_nll:.5}",
+                    noise / error
+                ),
             ),
         };
         println!("{}: {said}", folder.display());
@@ -186,7 +189,8 @@ fn quantized_linears_round_their_inputs_as_compressed_tensors_does() {
             let x = Tensor::from_slice(x, (rows, shape[2]), &Device::Cpu).unwrap();
             let ours = layer.linear(linear, &x, &geometry).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let largest = y.iter().fold(0f32, |largest, y| largest.max(y.abs()));
-            let differences: Vec<f32> = ours.iter().zip(y).map(|(a, b): (&f32, &f32)| (a - b).abs()).collect();
+            let differences: Vec<f32> =
+                ours.iter().zip(y).map(|(a, b): (&f32, &f32)| (a - b).abs()).collect();
             let equal = differences.iter().filter(|d| **d <= 1e-4 * largest).count();
             let share = equal as f64 / y.len() as f64;
             let worst = differences.iter().copied().fold(0.0, f32::max) / largest;
@@ -198,7 +202,8 @@ fn quantized_linears_round_their_inputs_as_compressed_tensors_does() {
                 .and_then(|layer| Ok(layer.linear(linear, &x, &geometry).unwrap()))
                 .unwrap();
             let unrounded: Vec<f32> = unrounded.flatten_all().unwrap().to_vec1().unwrap();
-            let unrounded = unrounded.iter().zip(y).filter(|(a, b)| (**a - **b).abs() <= 1e-4 * largest).count();
+            let unrounded =
+                unrounded.iter().zip(y).filter(|(a, b)| (**a - **b).abs() <= 1e-4 * largest).count();
             let told_apart = !decoder.rounds_activations() || (unrounded as f64) < 0.2 * y.len() as f64;
             if equal < y.len() || worst > 2e-6 || !told_apart {
                 failed.push(format!("{name} {linear}: {share}, {worst}, unrounded {unrounded}"));
@@ -268,7 +273,8 @@ fn packed_sequences_equal_single_ones_under_every_scheme() {
         }
         let normed = decoder.final_norm(&x).unwrap();
         let head = decoder.head_rows(0..decoder.config.vocab_size).unwrap();
-        let packed = normed.matmul(&head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let packed =
+            normed.matmul(&head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         // A product over more rows may sum in another order, and rounding may amplify that.
         let difference = rms(&packed, &single) / rms(&single, &vec![0.0; single.len()]);
         assert!(difference < 1e-2, "{}: {difference}", folder.display());

@@ -3,76 +3,63 @@
 //!
 //! `w = (d·scale)·q − (dmin·min)` for Q2_K, Q4_K and Q5_K, `w = (d·scale)·(q − zero)` for Q3_K and Q6_K,
 //! every operation rounded to f32 in this order. The codes of neighbouring weights lie in neighbouring bytes
-//! and the sub-blocks above one another in the bits of those bytes, so each loop below is one shift of a run
-//! of bytes. Layouts: `block_q2_K` … `block_q6_K` in llama.cpp's ggml-common.h (QK_K = 256).
+//! and the sub-blocks above one another in the bits of those bytes, so each loop below shifts a run of bytes.
+//! Layouts: `block_q2_K` … `block_q6_K` in llama.cpp's ggml-common.h (QK_K = 256).
 
-use super::{each_block, f16_at};
+use super::f16_at;
 
 /// 16 bytes of scale (low nibble) and minimum (high), 64 bytes of 2-bit codes, `d` f16, `dmin` f16.
-pub(super) fn q2_k(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q2_k_block);
+#[inline(always)]
+pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
+    let (scales, codes) = (&block[..16], block[16..80].as_chunks::<16>().0);
+    let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
+    for (half, out) in halves(out).iter_mut().enumerate() {
+        for side in [0, 1] {
+            let of_quarter = |quarter: usize| scales[8 * half + 2 * quarter + side];
+            let scale = [0, 1, 2, 3].map(|quarter| d * f32::from(of_quarter(quarter) & 0x0F));
+            let min = [0, 1, 2, 3].map(|quarter| dmin * f32::from(of_quarter(quarter) >> 4));
+            let codes = &codes[2 * half + side];
+            for l in 0..16 {
+                let byte = codes[l];
+                out[side][l] = scale[0] * f32::from(byte & 3) - min[0];
+                out[2 + side][l] = scale[1] * f32::from(byte >> 2 & 3) - min[1];
+                out[4 + side][l] = scale[2] * f32::from(byte >> 4 & 3) - min[2];
+                out[6 + side][l] = scale[3] * f32::from(byte >> 6) - min[3];
+            }
+        }
+    }
 }
 
 /// 32 bytes of third bits, 64 bytes of low 2 bits, 12 bytes of 6-bit scales, `d` f16; zero is 4, a scale's is
 /// 32.
-pub(super) fn q3_k(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q3_k_block);
+#[inline(always)]
+pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
+    let (third_bits, codes) = (block[..32].as_chunks::<16>().0, block[32..96].as_chunks::<16>().0);
+    let (packed_scales, d) = (&block[96..108], f16_at(block, 108));
+    for (half, out) in halves(out).iter_mut().enumerate() {
+        for side in [0, 1] {
+            let scale = [0, 1, 2, 3].map(|quarter| {
+                // Scale i: low 4 bits in the nibbles of the first 8 bytes, upper 2 bits in the last 4 bytes.
+                let i = 8 * half + 2 * quarter + side;
+                let low = packed_scales[i % 8] >> (4 * half) & 0x0F;
+                let high = packed_scales[8 + i % 4] >> (i / 4 * 2) & 3;
+                d * (f32::from(high << 4 | low) - 32.0)
+            });
+            let (codes, third_bits) = (&codes[2 * half + side], &third_bits[side]);
+            for l in 0..16 {
+                let (byte, third) = (i32::from(codes[l]), i32::from(third_bits[l]) >> (4 * half));
+                out[side][l] = scale[0] * ((byte & 3 | (third & 1) << 2) - 4) as f32;
+                out[2 + side][l] = scale[1] * ((byte >> 2 & 3 | (third & 2) << 1) - 4) as f32;
+                out[4 + side][l] = scale[2] * ((byte >> 4 & 3 | third & 4) - 4) as f32;
+                out[6 + side][l] = scale[3] * ((byte >> 6 | third >> 1 & 4) - 4) as f32;
+            }
+        }
+    }
 }
 
 /// `d` f16, `dmin` f16, 12 bytes of 6-bit scales and minima, 128 bytes of nibbles.
-pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q4_k_block);
-}
-
-/// `d` f16, `dmin` f16, 12 bytes of 6-bit scales and minima, 32 bytes of fifth bits, 128 bytes of nibbles.
-pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q5_k_block);
-}
-
-/// 128 bytes of low nibbles, 64 bytes of upper 2 bits, 16 signed bytes of scales, `d` f16; zero is 32.
-pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q6_k_block);
-}
-
 #[inline(always)]
-fn q2_k_block(block: &[u8; 84], out: &mut [f32; 256]) {
-    let (scales, codes) = (&block[..16], &block[16..80]);
-    let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
-    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        // Sub-block i: half of the block, 2-bit position in the byte, half of the 32 bytes.
-        let (half, shift, side) = (i / 8, i % 8 / 2 * 2, i % 2);
-        let scale = d * f32::from(scales[i] & 0x0F);
-        let min = dmin * f32::from(scales[i] >> 4);
-        let start = 32 * half + 16 * side;
-        for (out, byte) in out.iter_mut().zip(&codes[start..start + 16]) {
-            *out = scale * f32::from((byte >> shift) & 3) - min;
-        }
-    }
-}
-
-#[inline(always)]
-fn q3_k_block(block: &[u8; 110], out: &mut [f32; 256]) {
-    let (third_bits, codes, packed_scales) = (&block[..32], &block[32..96], &block[96..108]);
-    let d = f16_at(block, 108);
-    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let (half, shift, side) = (i / 8, i % 8 / 2 * 2, i % 2);
-        // Scale i: low 4 bits in the nibbles of the first 8 bytes, upper 2 bits in the last 4 bytes.
-        let low = (packed_scales[i % 8] >> (4 * (i / 8))) & 0x0F;
-        let high = (packed_scales[8 + i % 4] >> (2 * (i / 4))) & 3;
-        let scale = d * (f32::from(low | (high << 4)) - 32.0);
-        let third = i / 2;
-        let start = 32 * half + 16 * side;
-        let pairs = codes[start..start + 16].iter().zip(&third_bits[16 * side..16 * side + 16]);
-        for (out, (low, high)) in out.iter_mut().zip(pairs) {
-            let (low, high) = (i32::from(*low), i32::from(*high));
-            let code = ((low >> shift) & 3) | (((high >> third) & 1) << 2);
-            *out = scale * (code - 4) as f32;
-        }
-    }
-}
-
-#[inline(always)]
-fn q4_k_block(block: &[u8; 144], out: &mut [f32; 256]) {
+pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     let (packed, codes) = (&block[4..16], &block[16..144]);
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -85,8 +72,9 @@ fn q4_k_block(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
+/// `d` f16, `dmin` f16, 12 bytes of 6-bit scales and minima, 32 bytes of fifth bits, 128 bytes of nibbles.
 #[inline(always)]
-fn q5_k_block(block: &[u8; 176], out: &mut [f32; 256]) {
+pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     let (packed, fifth_bits, codes) = (&block[4..16], &block[16..48], &block[48..176]);
     for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -101,23 +89,40 @@ fn q5_k_block(block: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
+/// 128 bytes of low nibbles, 64 bytes of upper 2 bits, 16 signed bytes of scales, `d` f16; zero is 32.
 #[inline(always)]
-fn q6_k_block(block: &[u8; 210], out: &mut [f32; 256]) {
-    let (low_bits, high_bits, scales) = (&block[..128], &block[128..192], &block[192..208]);
-    let low_bits = low_bits.as_chunks::<16>().0;
-    let high_bits = high_bits.as_chunks::<16>().0;
-    let d = f16_at(block, 208);
-    for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        // Sub-block i: half of the block, quarter of that half, half of the quarter's 32 weights.
-        let (half, quarter, side) = (i / 8, i % 8 / 2, i % 2);
-        let scale = d * f32::from(scales[i] as i8);
-        let (low, high) = (&low_bits[4 * half + 2 * (quarter % 2) + side], &high_bits[2 * half + side]);
-        for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
-            let (low, high) = (i32::from(*low), i32::from(*high));
-            let code = ((low >> (quarter / 2 * 4)) & 0x0F) | (((high >> (2 * quarter)) & 3) << 4);
-            *out = scale * (code - 32) as f32;
+pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
+    let (low_bits, high_bits) = (block[..128].as_chunks::<16>().0, block[128..192].as_chunks::<16>().0);
+    let (scales, d) = (&block[192..208], f16_at(block, 208));
+    for (half, out) in halves(out).iter_mut().enumerate() {
+        for side in [0, 1] {
+            let scale =
+                [0, 1, 2, 3].map(|quarter| d * f32::from(scales[8 * half + 2 * quarter + side] as i8));
+            let (even, odd) = (&low_bits[4 * half + side], &low_bits[4 * half + 2 + side]);
+            let high = &high_bits[2 * half + side];
+            for l in 0..16 {
+                let code = [
+                    even[l] & 0x0F | (high[l] & 3) << 4,
+                    odd[l] & 0x0F | (high[l] >> 2 & 3) << 4,
+                    even[l] >> 4 | (high[l] >> 4 & 3) << 4,
+                    odd[l] >> 4 | high[l] >> 6 << 4,
+                ];
+                out[side][l] = scale[0] * (f32::from(code[0]) - 32.0);
+                out[2 + side][l] = scale[1] * (f32::from(code[1]) - 32.0);
+                out[4 + side][l] = scale[2] * (f32::from(code[2]) - 32.0);
+                out[6 + side][l] = scale[3] * (f32::from(code[3]) - 32.0);
+            }
         }
     }
+}
+
+/// The two halves of a block as four quarters of two sub-blocks each.
+///
+/// In Q2_K, Q3_K and Q6_K one run of 16 bytes holds codes of all four quarters of a half. Decoding the four
+/// in one loop gives the compiler something that it turns into vectors; a loop over one sub-block it unrolls.
+#[inline(always)]
+fn halves(out: &mut [f32; 256]) -> &mut [[[f32; 16]; 8]] {
+    out.as_chunks_mut().0.as_chunks_mut().0
 }
 
 /// The 6-bit scale and minimum of sub-block `i` (0..8) of Q4_K and Q5_K.

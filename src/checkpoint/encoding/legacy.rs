@@ -6,35 +6,11 @@
 //! fifth bits stand apart, weight `i` at bit `i` of a little-endian u32.
 //! Layouts: `block_q4_0` … `block_q8_0` in llama.cpp's ggml-common.h.
 
-use super::{each_block, f16_at};
+use super::f16_at;
 
 /// `d` f16, 16 bytes of nibbles; zero is 8.
-pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q4_0_block);
-}
-
-/// `d` f16, `m` f16, 16 bytes of nibbles.
-pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q4_1_block);
-}
-
-/// `d` f16, 4 bytes of fifth bits, 16 bytes of nibbles; zero is 16.
-pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q5_0_block);
-}
-
-/// `d` f16, `m` f16, 4 bytes of fifth bits, 16 bytes of nibbles.
-pub(super) fn q5_1(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q5_1_block);
-}
-
-/// `d` f16, 32 signed bytes.
-pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
-    each_block(bytes, out, q8_0_block);
-}
-
 #[inline(always)]
-fn q4_0_block(block: &[u8; 18], out: &mut [f32; 32]) {
+pub(super) fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);
     let codes = nibbles(&block[2..]);
     for (out, code) in out.iter_mut().zip(codes) {
@@ -42,8 +18,9 @@ fn q4_0_block(block: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
+/// `d` f16, `m` f16, 16 bytes of nibbles.
 #[inline(always)]
-fn q4_1_block(block: &[u8; 20], out: &mut [f32; 32]) {
+pub(super) fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let (d, m) = (f16_at(block, 0), f16_at(block, 2));
     let codes = nibbles(&block[4..]);
     for (out, code) in out.iter_mut().zip(codes) {
@@ -51,8 +28,9 @@ fn q4_1_block(block: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
+/// `d` f16, 4 bytes of fifth bits, 16 bytes of nibbles; zero is 16.
 #[inline(always)]
-fn q5_0_block(block: &[u8; 22], out: &mut [f32; 32]) {
+pub(super) fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);
     let codes = five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
     for (out, code) in out.iter_mut().zip(codes) {
@@ -60,8 +38,9 @@ fn q5_0_block(block: &[u8; 22], out: &mut [f32; 32]) {
     }
 }
 
+/// `d` f16, `m` f16, 4 bytes of fifth bits, 16 bytes of nibbles.
 #[inline(always)]
-fn q5_1_block(block: &[u8; 24], out: &mut [f32; 32]) {
+pub(super) fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m) = (f16_at(block, 0), f16_at(block, 2));
     let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
     for (out, code) in out.iter_mut().zip(codes) {
@@ -69,10 +48,13 @@ fn q5_1_block(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
+/// `d` f16, 32 signed bytes.
 #[inline(always)]
-fn q8_0_block(block: &[u8; 34], out: &mut [f32; 32]) {
+pub(super) fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);
-    for (out, &code) in out.iter_mut().zip(&block[2..]) {
+    // A copy cannot overlap `out`; where the compiler fears that it may, it gives up vectors.
+    let [_, _, codes @ ..] = *block;
+    for (out, code) in out.iter_mut().zip(codes) {
         *out = f32::from(code as i8) * d;
     }
 }

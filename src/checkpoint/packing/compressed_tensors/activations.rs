@@ -45,9 +45,9 @@ pub(super) fn declared(
         (Dynamic::No, Strategy::Tensor) => {
             let scale = scalar(&tensors.require(&tensor("scale"), &why())?, Sound::Positive)?;
             let zero_point = match tensors.get(&tensor("zero_point")) {
-                Some(stored) => zero_point(&stored)?,
                 None if args.symmetric => 0.0,
-                None => return Err(tensors.require(&tensor("zero_point"), &why()).err().unwrap_or_else(|| refused(settings, args))),
+                Some(stored) => zero_point(&stored)?,
+                None => zero_point(&tensors.require(&tensor("zero_point"), &why())?)?,
             };
             (Granularity::Tensor, ActivationScale::Static { scale, zero_point })
         }
@@ -99,14 +99,11 @@ pub(super) fn kv_cache(
             format!("{attention}.{letter}_proj.{letter}_scale"),
             format!("{attention}.{letter}_proj.output_scale"),
         ];
-        let found = names.iter().find_map(|name| tensors.get(name));
-        match found {
-            Some(tensor) => scalar(&tensor, Sound::Positive),
-            None => Err(tensors
-                .require(&names[0], "`kv_cache_scheme` declares that it is calibrated")
-                .err()
-                .unwrap_or_else(|| refused(settings, args))),
-        }
+        let tensor = match names.iter().find_map(|name| tensors.get(name)) {
+            Some(tensor) => tensor,
+            None => tensors.require(&names[0], "`kv_cache_scheme` declares that it is calibrated")?,
+        };
+        scalar(&tensor, Sound::Positive)
     };
     Ok(KvCacheQuantization { format, k_scale: scale('k')?, v_scale: scale('v')? })
 }

@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    checkpoint::{packing::scaling::Block, quantization::Quantization},
+    checkpoint::{content::shown, packing::scaling::Block, quantization::Quantization},
     error::Result,
 };
 
@@ -236,7 +236,10 @@ impl Target {
             Regex::new(&format!(r"\A(?:{pattern})")).map_err(|_| {
                 source.problem(
                     key,
-                    format!("the pattern `{pattern}` cannot be matched here (look-around and back-references cannot)"),
+                    format!(
+                        "the pattern `{}` cannot be matched here (look-around and back-references cannot)",
+                        shown(pattern)
+                    ),
                     "write it without them; the tensors do not depend on it",
                 )
             })
@@ -270,7 +273,7 @@ fn refuse_other_formats(source: &Quantization) -> Result<()> {
         let format = sparsity.get("format").and_then(Json::as_str).unwrap_or("unnamed");
         return Err(source.problem(
             "sparsity_config.format",
-            format!("the weights are stored sparse (`{format}`), which this version cannot decode"),
+            format!("the weights are stored sparse (`{}`), which this version cannot decode", shown(format)),
             "compare a checkpoint saved without sparse compression",
         ));
     }
@@ -290,7 +293,7 @@ fn refuse_format(source: &Quantization, key: &str, format: &str) -> Result<()> {
     }
     Err(source.problem(
         key,
-        format!("the format `{format}` cannot be decoded by this version"),
+        format!("the format `{}` cannot be decoded by this version", shown(format)),
         format!("decoded: {}", FORMATS.join(", ")),
     ))
 }
@@ -299,7 +302,8 @@ impl Args {
     fn read(source: &Quantization, key: &str, json: Option<&Json>) -> Result<Option<Self>> {
         let Some(json) = json.filter(|json| !json.is_null()) else { return Ok(None) };
         let Some(json) = json.as_object() else {
-            return Err(source.problem(key, format!("is {json}, expected an object"), UNKNOWN));
+            let problem = format!("is {}, expected an object", shown(&json.to_string()));
+            return Err(source.problem(key, problem, UNKNOWN));
         };
         refuse_unknown_keys(source, key, json, ARGS_KEYS)?;
         let at = |name: &str| format!("{key}.{name}");
@@ -390,7 +394,7 @@ fn strategy(
                 Some([rows, columns]) => Ok(Strategy::Block(*rows, *columns)),
                 _ => Err(source.problem(
                     &format!("{key}.block_structure"),
-                    format!("is {}, expected two numbers", structure.unwrap_or(&Json::Null)),
+                    format!("is {}, expected two numbers", shown(&structure.unwrap_or(&Json::Null).to_string())),
                     UNKNOWN,
                 )),
             }
@@ -400,13 +404,14 @@ fn strategy(
 }
 
 fn unknown(source: &Quantization, key: &str, value: &str) -> crate::error::Error {
-    source.problem(key, format!("`{value}` is not known"), UNKNOWN)
+    source.problem(key, format!("`{}` is not known", shown(value)), UNKNOWN)
 }
 
 fn refuse_unknown_keys(source: &Quantization, key: &str, json: &Map<String, Json>, known: &[&str]) -> Result<()> {
     match json.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str())) {
         Some((name, value)) => {
-            Err(source.problem(&format!("{key}.{name}"), format!("is not known (it is {value})"), UNKNOWN))
+            let problem = format!("is not known (it is {})", shown(&value.to_string()));
+            Err(source.problem(&format!("{key}.{}", shown(name)), problem, UNKNOWN))
         }
         None => Ok(()),
     }
@@ -416,7 +421,7 @@ fn object<'a>(source: &'a Quantization, key: &str) -> Result<Option<&'a Map<Stri
     match source.json.get(key) {
         None | Some(Json::Null) => Ok(None),
         Some(Json::Object(object)) => Ok(Some(object)),
-        Some(other) => Err(source.problem(key, format!("is {other}, expected an object"), UNKNOWN)),
+        Some(other) => Err(source.problem(key, format!("is {}, expected an object", shown(&other.to_string())), UNKNOWN)),
     }
 }
 
