@@ -552,8 +552,10 @@ impl Checkpoint {
 
     /// Tensors inside layers that `used` does not name: the file computes something the config does not say.
     pub fn unused_layer_tensors(&self, used: &[Weight]) -> Vec<&str> {
-        // Buffers that older exporters stored; they follow from the config.
-        const DERIVED: &[&str] = &["rotary_emb.inv_freq", "masked_bias", "attn.bias"];
+        // Buffers that older exporters stored, which follow from the config; scales of a KV cache, which no matrix
+        // uses.
+        const DERIVED: &[&str] =
+            &["rotary_emb.inv_freq", "masked_bias", "attn.bias", "self_attn.k_scale", "self_attn.v_scale"];
         let used: HashSet<&str> =
             used.iter().flat_map(|weight| &weight.tensors).map(String::as_str).collect();
         self.tensors

@@ -5,6 +5,18 @@
 //!
 //! To add one: write its file below `packing/` and add its line to [`PACKINGS`].
 
+mod affine;
+mod codes;
+mod compressed_tensors;
+mod deepseek_fp8;
+#[cfg(test)]
+mod fixture;
+mod grid;
+mod minifloats;
+mod modelopt;
+mod scaling;
+mod warnings;
+
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use safetensors::Dtype;
@@ -20,16 +32,18 @@ use crate::error::{Error, Result};
 
 /// One way of packing.
 pub(super) struct Kind {
-    /// For messages.
-    pub(super) name: &'static str,
     /// Values of `quant_method` that mean it, in lower case.
     pub(super) methods: &'static [&'static str],
     /// Reads the settings, if they are its own (`None` otherwise), once per checkpoint.
-    pub(super) prepare: fn(&Tensors, Option<&Quantization>) -> Result<Box<dyn Packing>>,
+    pub(super) prepare: Prepare,
 }
 
-/// All of them, in the order in which a matrix is offered to them.
-pub(super) const PACKINGS: &[Kind] = &[];
+/// See [`Kind::prepare`].
+type Prepare = fn(&Tensors, Option<&Quantization>) -> Result<Box<dyn Packing>>;
+
+/// All of them, in the order in which a matrix is offered to them. compressed-tensors stands last: its names are the
+/// most common ones, and it takes them without settings, too.
+pub(super) const PACKINGS: &[Kind] = &[modelopt::KIND, deepseek_fp8::KIND, compressed_tensors::KIND];
 
 /// A packing with its settings read.
 pub(super) trait Packing: fmt::Debug + Send + Sync {

@@ -14,6 +14,7 @@ mod suites;
 mod tokenizer_gguf;
 
 // The decoder against other implementations.
+mod cousins;
 mod oracles;
 mod packed;
 mod trace;

@@ -320,12 +320,93 @@ impl PerGroup for GridRows {
 pub(in crate::checkpoint) fn listed(tensor: &TensorView, columns: usize, groups: usize) -> Result<Groups> {
     tensor.expect(&[columns], &[safetensors::Dtype::I32])?;
     let stored = tensor.stored();
-    let list: Vec<u32> = stored.bytes().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    let list: Vec<u32> =
+        stored.bytes().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     match list.iter().position(|group| *group as usize >= groups) {
         Some(column) => Err(tensor.problem(
             format!("puts column {column} into group {}, but there are {groups} groups", list[column] as i32),
             "the file is damaged, or written by a tool that packs in another way",
         )),
         None => Ok(Groups::Listed(list.into(), groups)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::packing::fixture::noise;
+
+    #[derive(Debug)]
+    struct Listed<T>(Vec<T>);
+
+    impl Codes for Listed<u8> {
+        fn rows(&self, rows: Range<usize>, columns: usize, out: &mut [u8]) {
+            out.copy_from_slice(&self.0[rows.start * columns..rows.end * columns]);
+        }
+
+        fn release(&self) {}
+    }
+
+    impl PerGroup for Listed<f32> {
+        fn rows(&self, rows: Range<usize>, groups: usize, out: &mut [f32]) -> Result<()> {
+            out.copy_from_slice(&self.0[rows.start * groups..rows.end * groups]);
+            Ok(())
+        }
+    }
+
+    /// Every kind of value and offset with groups of every usual size, the last of a row cut off, over more rows than
+    /// one pass takes; against the formula, weight by weight.
+    #[test]
+    fn all_forms_equal_the_formula() {
+        let (rows, columns) = (160, 1000);
+        let codes: Vec<u8> = noise(1).take(rows * columns).collect();
+        let table: Arc<[f32; 256]> = Arc::new(std::array::from_fn(|code| (code as f32 - 100.0) / 7.0));
+        for size in [1, 7, 16, 32, 48, 64, 128, 1000, 5000] {
+            let groups = columns.div_ceil(size);
+            let some = |seed| noise(seed).map(|byte| f32::from(byte) / 16.0 - 3.0).take(rows * groups);
+            let (scales, offsets): (Vec<f32>, Vec<f32>) = (some(2).collect(), some(3).collect());
+            let list: Arc<[u32]> = (0..columns).map(|column| ((column * 13) % groups) as u32).collect();
+            for value in [Value::Integer(8), Value::Whole, Value::Table(Arc::clone(&table))] {
+                for offset in [
+                    Offset::Zero(8.0),
+                    Offset::Zeros(Arc::new(Listed(offsets.clone()))),
+                    Offset::Biases(Arc::new(Listed(offsets.clone()))),
+                ] {
+                    for groups_of in [Groups::Of(size), Groups::Listed(Arc::clone(&list), groups)] {
+                        let affine = Affine {
+                            columns,
+                            groups: groups_of.clone(),
+                            codes: Arc::new(Listed(codes.clone())),
+                            value: value.clone(),
+                            scales: Arc::new(Listed(scales.clone())),
+                            offset: offset.clone(),
+                            sliced: None,
+                        };
+                        let formula = |i: usize| {
+                            let (row, column) = (i / columns, i % columns);
+                            let group = match groups_of {
+                                Groups::Of(size) => column / size,
+                                Groups::Listed(..) => column * 13 % groups,
+                            };
+                            let value = match &value {
+                                Value::Table(_) => (f32::from(codes[i]) - 100.0) / 7.0,
+                                _ => f32::from(codes[i]),
+                            };
+                            let at = row * groups + group;
+                            match offset {
+                                Offset::Zero(zero) => (value - zero) * scales[at],
+                                Offset::Zeros(_) => (value - offsets[at]) * scales[at],
+                                Offset::Biases(_) => value * scales[at] + offsets[at],
+                            }
+                        };
+                        let (first, last) = (3, rows);
+                        let mut out = vec![f32::NAN; (last - first) * columns];
+                        affine.decode(first..last, &mut out).unwrap();
+                        let wrong = (0..out.len()).find(|i| out[*i] != formula(first * columns + i));
+                        assert_eq!(wrong, None, "{size} {value:?} {offset:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -173,8 +173,13 @@ mod tests {
                     let packed = noise(4 * words);
                     let mut out = vec![0xAA; codes];
                     unpack(bits, layout, &packed, &mut out);
-                    assert_eq!(out, naive(bits, layout, &packed, codes), "{layout:?} {bits} bits, {codes} codes");
-                    let ends = codes.checked_sub(1).map_or(0, |last| layout.first_bit(bits, last) + bits as usize);
+                    assert_eq!(
+                        out,
+                        naive(bits, layout, &packed, codes),
+                        "{layout:?} {bits} bits, {codes} codes"
+                    );
+                    let ends =
+                        codes.checked_sub(1).map_or(0, |last| layout.first_bit(bits, last) + bits as usize);
                     assert_eq!(words, ends.div_ceil(32), "{layout:?} {bits} bits, {codes} codes");
                     // Whatever follows the row is not read as part of it.
                     let mut longer = packed.clone();
@@ -191,9 +196,8 @@ mod tests {
     #[test]
     fn the_layouts_have_the_widths_of_compressed_tensors() {
         let widths = |columns| {
-            [BitLayout::Dense, BitLayout::PerWord].map(|layout| {
-                (1..=8).map(|bits| layout.words(bits, columns).unwrap()).collect::<Vec<_>>()
-            })
+            [BitLayout::Dense, BitLayout::PerWord]
+                .map(|layout| (1..=8).map(|bits| layout.words(bits, columns).unwrap()).collect::<Vec<_>>())
         };
         assert_eq!(widths(256), [vec![8, 16, 24, 32, 40, 48, 56, 64], vec![8, 16, 26, 32, 43, 52, 64, 64]]);
         // By hand: 0x76543210 is 0..8 in nibbles; 0b111_110_..._000 is 0..8 in three bits, 24 of 32.

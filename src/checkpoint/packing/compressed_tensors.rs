@@ -3,10 +3,12 @@
 //! | tensors of a module | meaning |
 //! |-|-|
 //! | `weight` I8, `weight_scale` | w = (q − zero)·s, zero from `weight_zero_point` if there |
-//! | `weight_packed` I32, `weight_scale`, `weight_shape` | the same with q + 2^(b−1) in b bits, lowest first; zeros packed down the rows; `weight_g_idx` names the group of each column |
+//! | `weight_packed` I32, `weight_scale`, `weight_shape` | the same, q + 2^(b−1) in b bits, lowest first |
 //! | `weight` F8, `weight_scale` | w = q·s, s a float or (U8) a power of two |
 //! | `weight_packed` U8, `weight_scale` U8 | E2M1 pairs, s a power of two (MXFP4) |
 //! | `weight_packed` U8, `weight_scale` F8, `weight_global_scale` | E2M1 pairs, w = q·(s / global) (NVFP4) |
+//!
+//! Zeros of packed weights are packed, too, down the rows; `weight_g_idx` names the group of each column.
 //!
 //! The tensors decide how a matrix is stored, down to bits and group size; the settings add what is declared about
 //! activations, and a warning where they say otherwise. Facts from `compressors/*` and `quantization/*` of
@@ -28,6 +30,7 @@ use super::{
     grid::{Factor, Number, Sound, scalar},
     minifloats::{self, Minifloats},
     scaling::Block,
+    warnings,
 };
 use crate::{
     checkpoint::{
@@ -40,7 +43,7 @@ use crate::{
 };
 
 /// The line in the list.
-pub(super) const KIND: Kind = Kind { name: "compressed-tensors", methods: &["compressed-tensors"], prepare };
+pub(super) const KIND: Kind = Kind { methods: &["compressed-tensors"], prepare };
 
 fn prepare(_: &Tensors, settings: Option<&Quantization>) -> Result<Box<dyn Packing>> {
     Ok(Box::new(CompressedTensors { settings: settings.map(Settings::read).transpose()? }))
@@ -59,7 +62,6 @@ struct Matrix {
     /// Endings of the names of its tensors; those that are not there do not count.
     tensors: &'static [&'static str],
     form: Form,
-    warnings: Vec<String>,
 }
 
 /// What settings and tensors can differ in.
@@ -126,7 +128,8 @@ impl Packing for CompressedTensors {
                 return Ok(None);
             }
         };
-        let Matrix { shape, encoding, source, tensors: used, form, mut warnings } = matrix;
+        let Matrix { shape, encoding, source, tensors: used, form } = matrix;
+        let mut told = Vec::new();
         let mut packed = Packed {
             shape,
             encoding,
@@ -138,19 +141,19 @@ impl Packing for CompressedTensors {
         };
         packed.tensors.extend(present(tensors, module, DECLARED_TENSORS));
         match (&self.settings, declared) {
-            (None, _) => warnings.push(without_settings(tensors, module)),
+            (None, _) => told.push(without_settings(tensors, module)),
             (Some(_), Declared::Nothing) => {
-                warnings.push(format!("{module}: the settings do not name it, but its tensors are packed; they are believed"));
+                told.push(warnings::contradiction(module, "nothing about it", &form.name(shape)));
             }
             (Some(_), Declared::Ignored) => {
-                warnings.push(format!("{module}: the settings ignore it, but its tensors are packed; they are believed"));
+                told.push(warnings::contradiction(module, "to ignore it", &form.name(shape)));
             }
             (Some(settings), Declared::As(group)) => {
-                warnings.extend(contradiction(module, shape, form, group));
+                told.extend(contradiction(module, shape, form, group));
                 settings.declare(tensors, module, group, &mut packed)?;
             }
         }
-        packed.warnings = warnings;
+        packed.warnings = told;
         Ok(Some(packed))
     }
 
@@ -196,12 +199,11 @@ impl Settings {
         if let Some(weights) = &group.weights {
             let (declared, found) = (args_name(weights), encoding.name());
             packed.warnings.push(if self.compressed {
-                format!(
-                    "{module}: the settings say {declared}, the tensors say {found}; the tensors are believed, \
-                     and its activations left as they are"
-                )
+                let left = ", and its activations are left as they are";
+                warnings::contradiction(module, &declared, found) + left
             } else {
-                format!("{module}: the settings say {declared}, but it was saved before packing, as {found}; read as saved")
+                let saved = format!("it was saved before packing, as {found}; read as saved");
+                format!("{module}: the settings say {declared}, but {saved}")
             });
         }
         if group.weights.is_none() || !self.compressed {
@@ -242,7 +244,7 @@ impl Matrix {
     fn of_floats(matrix: Minifloats, bits: u32, tensors: &'static [&'static str]) -> Self {
         let Minifloats { shape, encoding, block, source } = matrix;
         let form = Form { float: true, bits, symmetric: true, block };
-        Self { shape, encoding, source, tensors, form, warnings: Vec::new() }
+        Self { shape, encoding, source, tensors, form }
     }
 }
 
@@ -260,22 +262,15 @@ fn present(tensors: &Tensors, module: &str, endings: &[&str]) -> Vec<String> {
 fn contradiction(module: &str, shape: [usize; 2], found: Form, group: &Group) -> Option<String> {
     let found_name = found.name(shape);
     let Some(weights) = &group.weights else {
-        return Some(format!(
-            "{module}: `config_groups.{}` leaves weights as they are, the tensors say {found_name}; the tensors are believed",
-            group.name
-        ));
+        let nothing = format!("nothing about weights (`config_groups.{}`)", group.name);
+        return Some(warnings::contradiction(module, &nothing, &found_name));
     };
     let block = weights.block().map(|block| block.within(shape));
     let agrees = weights.float == found.float
         && weights.num_bits == found.bits
         && (weights.symmetric == found.symmetric || found.float)
         && block == Some(found.block.within(shape));
-    (!agrees).then(|| {
-        format!(
-            "{module}: the settings say {}, the tensors say {found_name}; the tensors are believed",
-            args_name(weights)
-        )
-    })
+    (!agrees).then(|| warnings::contradiction(module, &args_name(weights), &found_name))
 }
 
 fn args_name(args: &Args) -> String {
@@ -293,10 +288,9 @@ fn args_name(args: &Args) -> String {
 }
 
 fn without_settings(tensors: &Tensors, module: &str) -> String {
-    let calibrated = tensors.by_name.contains_key(&format!("{module}.input_scale"))
-        || tensors.by_name.contains_key(&format!("{module}.input_global_scale"));
-    let inputs = if calibrated { ", though scales of its input are stored" } else { "" };
-    format!("{module}: packed, but no quantization settings were found; its activations are left as they are{inputs}")
+    let calibrated = present(tensors, module, &["input_scale", "input_global_scale"]);
+    let but = calibrated.first().map_or(String::new(), |name| format!(", although `{name}` is stored"));
+    warnings::without_settings(module) + &but
 }
 
 /// Tensors of the formats that store only the weights that are not zero.
@@ -304,7 +298,7 @@ fn refuse_sparse(tensors: &Tensors, module: &str) -> Result<()> {
     let named = |ending: &str| tensors.get(&format!("{module}.{ending}"));
     match (named("compressed"), named("bitmask")) {
         (Some(tensor), Some(_)) => Err(tensor.problem(
-            "is stored sparse (a bitmask and the weights that are not zero), which this version cannot decode",
+            "is stored sparse, beside a bitmask, which this version cannot decode",
             "compare a checkpoint saved without sparse compression",
         )),
         _ => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value as Json, json};
 
-use super::{Packed, codes::BitLayout};
+use super::{Packed, Tensors, codes::BitLayout};
 use crate::{
     checkpoint::{Checkpoint, activations::KvCacheQuantization},
     error::{Error, Result},
@@ -23,6 +23,13 @@ pub(in crate::checkpoint) struct Fixture {
 pub(in crate::checkpoint) struct Opened {
     checkpoint: Checkpoint,
     _folder: tempfile::TempDir,
+}
+
+impl Opened {
+    /// Its tensors.
+    pub(in crate::checkpoint) fn tensors(&self) -> Tensors<'_> {
+        self.checkpoint.packed_tensors()
+    }
 }
 
 impl Fixture {
@@ -171,7 +178,9 @@ pub(in crate::checkpoint) fn pack(bits: u32, layout: BitLayout, columns: usize, 
             stream.extend((0..bits).map(|bit| code >> bit & 1 == 1));
         }
         stream.resize(stream.len().next_multiple_of(32), false);
-        bytes.extend(stream.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))));
+        bytes.extend(
+            stream.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))),
+        );
     }
     bytes
 }

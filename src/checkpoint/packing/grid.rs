@@ -108,7 +108,8 @@ pub(in crate::checkpoint) struct Grid {
     factor: Factor,
 }
 
-const DAMAGED: &str = "the file is damaged or its quantization failed: download it again, or quantize the original again";
+const DAMAGED: &str =
+    "the file is damaged or its quantization failed: download it again, or quantize the original again";
 
 impl Grid {
     /// Reads `tensor` as `[rows, columns]`; axes of length one may be left out or added.
@@ -138,8 +139,7 @@ impl Grid {
         columns: usize,
         sound: Sound,
     ) -> Result<Self> {
-        let without_ones = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
-        if without_ones(tensor.shape) != without_ones(&[rows, columns]) {
+        if !is_grid(tensor.shape, rows, columns) {
             return Err(tensor.problem(
                 format!("has shape {:?}, expected {:?}", tensor.shape, [rows, columns]),
                 "scales and weights belong to different groupings: the file is damaged, or written by a tool that \
@@ -149,7 +149,8 @@ impl Grid {
         let stored = tensor.stored();
         let fits = rows.checked_mul(columns).and_then(|n| n.checked_mul(number.bytes()));
         if fits != Some(stored.bytes().len()) {
-            let problem = format!("holds {} bytes, which are not {rows} × {columns} numbers", stored.bytes().len());
+            let problem =
+                format!("holds {} bytes, which are not {rows} × {columns} numbers", stored.bytes().len());
             return Err(tensor.problem(problem, DAMAGED));
         }
         Ok(Self { tensor: tensor.name.to_owned(), stored, number, columns, sound, factor: Factor::One })
@@ -164,7 +165,12 @@ impl Grid {
     ///
     /// # Errors
     /// A value that is not sound, by row and column.
-    pub(in crate::checkpoint) fn read(&self, row: usize, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
+    pub(in crate::checkpoint) fn read(
+        &self,
+        row: usize,
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         let first = row * self.columns + columns.start;
         let size = self.number.bytes();
         let bytes = &self.stored.bytes()[first * size..(first + columns.len()) * size];
@@ -211,6 +217,12 @@ impl Grid {
     }
 }
 
+/// Whether a shape is `[rows, columns]`; axes of length one may be left out or added.
+pub(in crate::checkpoint) fn is_grid(shape: &[usize], rows: usize, columns: usize) -> bool {
+    let longer = |axis: &&usize| **axis != 1;
+    shape.iter().filter(longer).eq([rows, columns].iter().filter(longer))
+}
+
 /// The one number of a tensor.
 ///
 /// # Errors
@@ -219,4 +231,108 @@ pub(in crate::checkpoint) fn scalar(tensor: &TensorView, sound: Sound) -> Result
     let mut value = [0.0];
     Grid::new(tensor, 1, 1, sound)?.read(0, 0..1, &mut value)?;
     Ok(value[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::packing::{Tensors, fixture::Fixture};
+
+    fn read(
+        fixture: &Fixture,
+        rows: usize,
+        columns: usize,
+        sound: Sound,
+        factor: Factor,
+    ) -> Result<Vec<f32>> {
+        let opened = fixture.open();
+        let tensors: Tensors = opened.tensors();
+        let grid = Grid::new(&tensors.require("s", "it is read")?, rows, columns, sound)?.with(factor);
+        let mut values = vec![0.0; rows * columns];
+        for (row, values) in values.chunks_mut(columns).enumerate() {
+            // Column by column and at once.
+            grid.read(row, 0..columns, values)?;
+            for (column, value) in values.iter().enumerate() {
+                let mut one = [0.0];
+                grid.read(row, column..column + 1, &mut one)?;
+                assert_eq!(one[0].to_bits(), value.to_bits());
+            }
+        }
+        Ok(values)
+    }
+
+    #[test]
+    fn every_number_is_read() {
+        let wanted = [0.5f32, 2.0, 1.5, 0.25, 4.0, 448.0];
+        let with = |dtype, bytes: Vec<u8>| Fixture::default().tensor("s", dtype, &[2, 3], bytes);
+        let f16 = wanted.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+        let f64 = wanted.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect();
+        // Sign, four bits of exponent with bias 7, three of mantissa.
+        let e4m3 = vec![0b0011_0000, 0b0100_0000, 0b0011_1100, 0b0010_1000, 0b0100_1000, 0b0111_1110];
+        for fixture in [
+            with(Dtype::F16, f16),
+            with(Dtype::F64, f64),
+            with(Dtype::F8_E4M3, e4m3),
+            Fixture::default().floats("s", &[2, 1, 3, 1], &wanted),
+        ] {
+            assert_eq!(read(&fixture, 2, 3, Sound::Positive, Factor::One).unwrap(), wanted);
+            let half = wanted.map(|x| x / 2.0);
+            assert_eq!(read(&fixture, 2, 3, Sound::Positive, Factor::Times(0.5)).unwrap(), half);
+            assert_eq!(read(&fixture, 2, 3, Sound::Positive, Factor::Over(2.0)).unwrap(), half);
+        }
+        for dtype in [Dtype::U8, Dtype::F8_E8M0] {
+            let powers = Fixture::default().tensor("s", dtype, &[4], [126, 127, 130, 0]);
+            let values = read(&powers, 4, 1, Sound::Positive, Factor::One).unwrap();
+            assert_eq!(values, [0.5, 1.0, 8.0, 2f32.powi(-127)]);
+        }
+    }
+
+    #[test]
+    fn unsound_numbers_are_named_by_place() {
+        let (one, not) = (Factor::One, "a number that is not zero");
+        for (value, factor, sound, words) in [
+            (0.0, one, Sound::Positive, Some("is 0, expected a positive number".to_owned())),
+            (-0.5, one, Sound::Positive, Some("is -0.5, expected a positive number".to_owned())),
+            (f32::NAN, one, Sound::Positive, Some("is NaN, expected a positive number".to_owned())),
+            (f32::INFINITY, one, Sound::Positive, Some("is inf, expected a positive number".to_owned())),
+            (0.0, one, Sound::NotZero, Some(format!("is 0, expected {not}"))),
+            (f32::NAN, one, Sound::NotZero, Some(format!("is NaN, expected {not}"))),
+            (-0.5, one, Sound::NotZero, None),
+            (0.0, one, Sound::Finite, None),
+            (f32::NEG_INFINITY, one, Sound::Finite, Some("is -inf, expected a finite number".to_owned())),
+            // A product that vanishes is as bad as a zero.
+            (
+                1e-30,
+                Factor::Times(1e-30),
+                Sound::Positive,
+                Some("is 0 with its factor, expected a positive number".to_owned()),
+            ),
+            (
+                1e30,
+                Factor::Over(1e-30),
+                Sound::Positive,
+                Some("is inf with its factor, expected a positive number".to_owned()),
+            ),
+        ] {
+            let fixture = Fixture::default().floats("s", &[2, 2], &[1.0, 1.0, 1.0, value]);
+            let found = read(&fixture, 2, 2, sound, factor).err().map(|error| error.to_string());
+            let words = words.map(|words| format!("tensor `s`: row 1, column 1 {words}"));
+            assert_eq!(found.is_some(), words.is_some(), "{value} {sound:?}: {found:?}");
+            if let (Some(found), Some(words)) = (found, words) {
+                assert!(found.ends_with(&words), "{found} against {words}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_shapes_and_types_are_refused() {
+        let fixture = Fixture::default().floats("s", &[2, 3], &[1.0; 6]);
+        for (rows, columns) in [(3, 2), (6, 1), (2, 2), (1, 1), (usize::MAX, 3)] {
+            let error = read(&fixture, rows.min(9), columns, Sound::Positive, Factor::One).unwrap_err();
+            assert!(error.to_string().contains("has shape [2, 3], expected"), "{error}");
+        }
+        let whole = Fixture::default().tensor("s", Dtype::I8, &[1], [1]);
+        let error = read(&whole, 1, 1, Sound::Positive, Factor::One).unwrap_err();
+        assert!(error.to_string().contains("is of type I8, expected a float"), "{error}");
+    }
 }

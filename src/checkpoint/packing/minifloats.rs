@@ -89,8 +89,7 @@ pub(in crate::checkpoint) fn four_bits(
             format!("FP4 {}{scales}", block.name(shape))
         }
     };
-    let codes =
-        PackedRows { bits: 4, layout: BitLayout::Dense, row_bytes: bytes, stored: packed.stored() };
+    let codes = PackedRows { bits: 4, layout: BitLayout::Dense, row_bytes: bytes, stored: packed.stored() };
     let table = std::array::from_fn(|code| minifloat::E2M1[code % 16]);
     let source = scaled(shape, block, Arc::new(codes), table, scale, factor)?;
     Ok(Minifloats { shape, encoding, block, source })

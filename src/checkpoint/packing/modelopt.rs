@@ -2,8 +2,8 @@
 //!
 //! | tensors of a module | meaning |
 //! |-|-|
-//! | `weight` U8, `weight_scale` F8, `weight_scale_2` | E2M1 pairs, w = q·(s·scale_2); input rounded to NVFP4 with global factor 1/`input_scale` |
-//! | `weight` F8, `weight_scale` | w = q·s per tensor, row or block; input rounded to E4M3 with `input_scale` |
+//! | `weight` U8, `weight_scale` F8, `weight_scale_2` | E2M1 pairs, w = q·(s·scale_2); input as NVFP4, global 1/`input_scale` |
+//! | `weight` F8, `weight_scale` | w = q·s per tensor, row or block; input as E4M3, scale `input_scale` |
 //! | `weight` F8, `weight_scale` U8 | MXFP8 |
 //!
 //! Settings stand in `hf_quant_config.json` (`quantization.quant_algo`, `exclude_modules`) or in `config.json`
@@ -20,6 +20,7 @@ use super::{
     grid::{Factor, Number, Sound, scalar},
     minifloats::{self, Minifloats},
     scaling::Block,
+    warnings,
 };
 use crate::{
     checkpoint::{
@@ -34,8 +35,7 @@ use crate::{
 };
 
 /// The line in the list.
-pub(super) const KIND: Kind =
-    Kind { name: "ModelOpt", methods: &["modelopt", "modelopt_fp4", "modelopt_mxfp8"], prepare };
+pub(super) const KIND: Kind = Kind { methods: &["modelopt", "modelopt_fp4", "modelopt_mxfp8"], prepare };
 
 fn prepare(_: &Tensors, settings: Option<&Quantization>) -> Result<Box<dyn Packing>> {
     Ok(Box::new(ModelOpt { settings: settings.map(Settings::read).transpose()? }))
@@ -151,7 +151,10 @@ fn fp8_cache(source: &Quantization, inner: &str) -> Result<bool> {
             "NONE" => Ok(false),
             other => Err(source.problem(
                 &key,
-                format!("the KV cache is quantized by `{}`, which this version does not compute", shown(other)),
+                format!(
+                    "the KV cache is quantized by `{}`, which this version does not compute",
+                    shown(other)
+                ),
                 "supported: FP8",
             )),
         };
@@ -200,19 +203,17 @@ impl Packing for ModelOpt {
             ));
         }
         let Minifloats { shape, encoding, block, source } = matrix;
-        let mut warnings = Vec::new();
+        let mut told = Vec::new();
         let input = match &self.settings {
             Some(settings) => {
                 let algorithm = settings.algorithm_of(module);
-                if let Some(warning) = contradiction(module, algorithm, &encoding, four_bits) {
-                    warnings.push(warning);
+                if !agrees(algorithm, &encoding, four_bits) {
+                    told.push(warnings::contradiction(module, algorithm.name(), &encoding));
                 }
                 input(tensors, module, algorithm, four_bits, block)?
             }
             None => {
-                warnings.push(format!(
-                    "{module}: packed, but no quantization settings were found; its activations are left as they are"
-                ));
+                told.push(warnings::without_settings(module));
                 None
             }
         };
@@ -226,7 +227,7 @@ impl Packing for ModelOpt {
             tensors: used.into_iter().filter(|name| tensors.by_name.contains_key(name)).collect(),
             input,
             output: None,
-            warnings,
+            warnings: told,
         }))
     }
 
@@ -272,9 +273,8 @@ fn input(
         let why = format!("`quant_algo` {} declares that the input is calibrated", algorithm.name());
         scalar(&tensors.require(&format!("{module}.input_scale"), &why)?, Sound::Positive)
     };
-    let scaled = |format, granularity, scale| {
-        Ok(Some(ActivationQuantization::Scaled { format, granularity, scale }))
-    };
+    let scaled =
+        |format, granularity, scale| Ok(Some(ActivationQuantization::Scaled { format, granularity, scale }));
     match algorithm {
         Algorithm::Nvfp4 if four_bits => scaled(
             ActivationFormat::E2m1,
@@ -298,17 +298,219 @@ fn input(
     }
 }
 
-fn contradiction(module: &str, algorithm: Algorithm, encoding: &str, four_bits: bool) -> Option<String> {
-    let agrees = match algorithm {
+/// Whether tensors are as the algorithm stores them.
+fn agrees(algorithm: Algorithm, encoding: &str, four_bits: bool) -> bool {
+    match algorithm {
         Algorithm::Nvfp4 | Algorithm::Nvfp4WeightOnly => four_bits,
         Algorithm::None | Algorithm::Mixed => false,
         Algorithm::Fp8 => encoding == "FP8 tensor",
         Algorithm::Fp8PerChannelPerToken => encoding == "FP8 channel",
         Algorithm::Fp8BlockWeightOnly => encoding.starts_with("FP8 block"),
         Algorithm::Mxfp8 => encoding == "MXFP8",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        checkpoint::packing::fixture::{Fixture, decode, noise},
+        minifloat::{E2M1, E4M3},
     };
-    (!agrees).then(|| {
-        let name = algorithm.name();
-        format!("{module}: the settings say {name}, the tensors say {encoding}; the tensors are believed")
-    })
+
+    const MODULE: &str = "model.layers.0.mlp.up_proj";
+    const ATTENTION: &str = "model.layers.0.self_attn";
+    const SHAPE: [usize; 2] = [4, 64];
+
+    fn named(ending: &str) -> String {
+        format!("{MODULE}.{ending}")
+    }
+
+    /// `hf_quant_config.json` as ModelOpt writes it, and what it puts into `config.json`.
+    fn both(fixture: Fixture, algorithm: &str, cache: Option<&str>) -> [Fixture; 2] {
+        let producer = json!({"name": "modelopt", "version": "0.29.0"});
+        let own = json!({
+            "producer": producer,
+            "quantization": {"quant_algo": algorithm, "kv_cache_quant_algo": cache, "exclude_modules": ["lm_head"]},
+        });
+        let scheme = cache.map(|name| match name {
+            "FP8" => json!({"dynamic": false, "num_bits": 8, "type": "float"}),
+            other => json!(other),
+        });
+        let config = json!({
+            "quant_method": "modelopt", "quant_algo": algorithm, "producer": producer, "ignore": ["lm_head"],
+            "kv_cache_scheme": scheme, "config_groups": {"group_0": {"targets": ["Linear"]}},
+        });
+        [fixture.clone().file("hf_quant_config.json", own), fixture.settings(config)]
+    }
+
+    fn nvfp4() -> (Fixture, Vec<f32>) {
+        let pairs: Vec<u8> = noise(1).take(4 * 32).collect();
+        let scales: Vec<u8> = noise(2).map(|code| 1 + code % 126).take(4 * 4).collect();
+        let scale_2 = 0.001_7f32;
+        let naive = (0..4 * 64).map(|i| {
+            let code = pairs[i / 2] >> (i % 2 * 4) & 0x0F;
+            E2M1[usize::from(code)] * (E4M3[usize::from(scales[i / 16])] * scale_2)
+        });
+        let naive = naive.collect();
+        let fixture = Fixture::default()
+            .tensor(&named("weight"), Dtype::U8, &[4, 32], pairs)
+            .tensor(&named("weight_scale"), Dtype::F8_E4M3, &[4, 4], scales)
+            .floats(&named("weight_scale_2"), &[], &[scale_2])
+            .floats(&named("input_scale"), &[], &[0.004]);
+        (fixture, naive)
+    }
+
+    fn fp8(stored: &[usize], scales: &[f32], columns_each: usize) -> (Fixture, Vec<f32>) {
+        let codes: Vec<u8> = noise(3).filter(|code| code & 0x7F != 0x7F).take(4 * 64).collect();
+        let naive = (0..4 * 64)
+            .map(|i| E4M3[usize::from(codes[i])] * scales[(i / columns_each) % scales.len()])
+            .collect();
+        let fixture = Fixture::default()
+            .tensor(&named("weight"), Dtype::F8_E4M3, &SHAPE, codes)
+            .floats(&named("weight_scale"), stored, scales)
+            .floats(&named("input_scale"), &[], &[0.5]);
+        (fixture, naive)
+    }
+
+    fn scaled(
+        format: ActivationFormat,
+        granularity: Granularity,
+        scale: ActivationScale,
+    ) -> ActivationQuantization {
+        ActivationQuantization::Scaled { format, granularity, scale }
+    }
+
+    #[test]
+    fn nvfp4_weights_and_inputs() {
+        let (fixture, naive) = nvfp4();
+        let local = scaled(
+            ActivationFormat::E2m1,
+            Granularity::Group(16),
+            ActivationScale::Local { global: 1.0 / 0.004 },
+        );
+        for fixture in both(fixture.clone(), "NVFP4", None) {
+            let packed = fixture.matrix(MODULE).unwrap();
+            assert_eq!((packed.shape, packed.encoding.as_str()), (SHAPE, "NVFP4"));
+            assert_eq!(decode(&packed), naive);
+            assert_eq!(packed.input, Some(local.clone()));
+            assert_eq!(packed.warnings, [""; 0]);
+            assert_eq!(
+                packed.tensors,
+                ["weight", "weight_scale", "weight_scale_2", "input_scale"].map(named)
+            );
+            let missing = fixture.without(&named("input_scale")).refusal(MODULE);
+            assert_eq!(
+                missing,
+                format!(
+                    "tensor `{}`: is missing, but `quant_algo` NVFP4 declares that the input is calibrated",
+                    named("input_scale")
+                )
+            );
+        }
+        for fixture in both(fixture.clone(), "w4a16_nvfp4", None) {
+            assert_eq!(fixture.matrix(MODULE).unwrap().input, None);
+        }
+        // Its tensors are unmistakable: no settings are needed for the weights.
+        let packed = fixture.matrix(MODULE).unwrap();
+        assert_eq!((decode(&packed), packed.input), (naive, None));
+        assert!(packed.warnings[0].contains("no quantization settings were found"));
+    }
+
+    #[test]
+    fn fp8_weights_and_inputs() {
+        let calibrated = scaled(
+            ActivationFormat::E4m3,
+            Granularity::Tensor,
+            ActivationScale::Static { scale: 0.5, zero_point: 0.0 },
+        );
+        let token = scaled(
+            ActivationFormat::E4m3,
+            Granularity::Token,
+            ActivationScale::Dynamic { half_range: 448.0 },
+        );
+        let four = [1.0, 0.5, 3.0, 0.125];
+        for (stored, scales, columns_each, algorithm, encoding, input) in [
+            (&[][..], &four[1..2], 256, "FP8", "FP8 tensor", Some(&calibrated)),
+            (&[4], &four, 64, "FP8_PER_CHANNEL_PER_TOKEN", "FP8 channel", Some(&token)),
+            (&[1, 1, 2, 1], &four[..2], 32, "FP8_PB_WO", "FP8 block 4x32", None),
+        ] {
+            let (fixture, naive) = fp8(stored, scales, columns_each);
+            for fixture in both(fixture, algorithm, None) {
+                let packed = fixture.matrix(MODULE).unwrap();
+                assert_eq!((packed.encoding.as_str(), packed.input.as_ref()), (encoding, input));
+                assert_eq!(decode(&packed), naive);
+                assert_eq!(packed.warnings, [""; 0]);
+            }
+        }
+        let (fixture, _) = fp8(&[1], &[1.0], 256);
+        let mx = fixture.clone().tensor(&named("weight_scale"), Dtype::U8, &[4, 2], [127; 8]);
+        let mx = &both(mx, "MXFP8", None)[0];
+        let packed = mx.matrix(MODULE).unwrap();
+        let power = scaled(ActivationFormat::E4m3, Granularity::Group(32), ActivationScale::PowerOfTwo);
+        assert_eq!((packed.encoding.as_str(), packed.input), ("MXFP8", Some(power)));
+        // Contradicted: believed and said.
+        let packed = both(fixture.clone(), "NVFP4", None)[0].matrix(MODULE).unwrap();
+        assert_eq!(packed.input, None);
+        assert!(packed.warnings[0].contains("settings say NVFP4, the tensors say FP8 tensor"));
+        // One algorithm per module.
+        let mixed = json!({
+            "producer": {"name": "modelopt"},
+            "quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {MODULE: {"quant_algo": "FP8"}}},
+        });
+        let packed = fixture.clone().file("hf_quant_config.json", mixed).matrix(MODULE).unwrap();
+        assert_eq!((packed.input, packed.warnings), (Some(calibrated), Vec::new()));
+        let awq = fixture.floats(&named("pre_quant_scale"), &[64], &[1.0; 64]);
+        assert!(
+            both(awq, "FP8", None)[0].refusal(MODULE).contains("pre_quant_scale`: scales the input while")
+        );
+    }
+
+    #[test]
+    fn caches_and_what_is_refused() {
+        let (fixture, _) = nvfp4();
+        for fixture in both(fixture.clone(), "NVFP4", Some("FP8")) {
+            let cache = |k_scale, v_scale| {
+                Some(KvCacheQuantization { format: ActivationFormat::E4m3, k_scale, v_scale })
+            };
+            assert_eq!(fixture.kv_cache(ATTENTION).unwrap(), cache(1.0, 1.0));
+            let fixture = fixture.floats(&format!("{ATTENTION}.k_proj.k_scale"), &[], &[0.5]).floats(
+                &format!("{ATTENTION}.v_proj.v_scale"),
+                &[1],
+                &[0.25],
+            );
+            assert_eq!(fixture.kv_cache(ATTENTION).unwrap(), cache(0.5, 0.25));
+        }
+        for fixture in both(fixture.clone(), "NVFP4", None) {
+            assert_eq!(fixture.kv_cache(ATTENTION).unwrap(), None);
+        }
+        for fixture in both(fixture.clone(), "NVFP4", Some("NVFP4")) {
+            let error = fixture.kv_cache(ATTENTION).unwrap_err().to_string();
+            assert!(error.contains("the KV cache is quantized by `NVFP4`"), "{error}");
+        }
+        for fixture in both(fixture, "W4A8_AWQ", None) {
+            let error = fixture.find(MODULE).unwrap_err().to_string();
+            assert!(error.contains("quant_algo`: the algorithm `W4A8_AWQ` cannot be decoded"), "{error}");
+        }
+    }
+
+    #[test]
+    fn wildcards() {
+        for (pattern, module, expected) in [
+            ("lm_head", "lm_head", true),
+            ("lm_head", "lm_head2", false),
+            ("model.layers.0", "model.layers.0.mlp.up_proj", true),
+            ("model.layers.1", "model.layers.11.mlp", false),
+            ("model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", true),
+            ("*.mlp.*", "model.layers.0.mlp.up_proj", true),
+            ("*.mlp.*", "model.layers.0.self_attn.q_proj", false),
+            ("*a*ab", "aab", true),
+            ("a*a", "a", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches_wildcard(pattern, module), expected, "{pattern} on {module}");
+        }
+    }
 }

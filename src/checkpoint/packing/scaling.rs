@@ -91,3 +91,74 @@ fn stored_grid(shape: &[usize], [out, _]: [usize; 2]) -> Option<[usize; 2]> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::packing::fixture::Fixture;
+
+    fn found(stored: &[usize], shape: [usize; 2], declared: Option<Block>) -> Result<(usize, usize), String> {
+        let fixture = Fixture::default().floats("s", stored, &vec![1.0; stored.iter().product()]);
+        let opened = fixture.open();
+        let scales = opened.tensors().get("s").unwrap();
+        Block::of(&scales, shape, declared)
+            .map(|block| (block.rows, block.columns))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn blocks_follow_from_shapes() {
+        for (stored, shape, expected) in [
+            (&[][..], [8, 64], (8, 64)),
+            (&[1], [8, 64], (8, 64)),
+            (&[1, 1], [8, 64], (8, 64)),
+            (&[8], [8, 64], (1, 64)),
+            (&[8, 1], [8, 64], (1, 64)),
+            (&[8, 4], [8, 64], (1, 16)),
+            (&[1, 4], [8, 64], (8, 16)),
+            (&[2, 4], [8, 64], (4, 16)),
+            (&[2, 1, 3, 1], [256, 384], (128, 128)),
+            // Not divided by 128: the edge is smaller, as the usual block has it.
+            (&[2, 3], [200, 300], (128, 128)),
+            (&[1, 3], [128, 300], (128, 128)),
+            (&[2, 1], [200, 100], (128, 100)),
+        ] {
+            assert_eq!(found(stored, shape, None), Ok(expected), "{stored:?} over {shape:?}");
+        }
+    }
+
+    #[test]
+    fn settings_decide_where_they_explain_the_shape() {
+        let block = |rows, columns| Some(Block { rows, columns });
+        // 200 rows in two blocks: of 128 by usage, of 100 if that is declared.
+        assert_eq!(found(&[2, 4], [200, 400], block(100, 100)), Ok((100, 100)));
+        assert_eq!(found(&[2, 4], [200, 400], block(64, 64)), Ok((128, 128)));
+        // A last group that is smaller is believed only where it is declared.
+        assert_eq!(found(&[8, 3], [8, 80], block(1, 32)), Ok((1, 32)));
+        let error = found(&[8, 3], [8, 80], None).unwrap_err();
+        assert!(
+            error.contains("has shape [8, 3] for weights of [8, 80], expected one scale, or [8, n]"),
+            "{error}"
+        );
+        assert!(error.ends_with("with n a divisor of 80"), "{error}");
+        let error = found(&[8, 3], [8, 80], block(1, 16)).unwrap_err();
+        assert!(error.ends_with("expected [8, 5] for g16"), "{error}");
+        for stored in [&[4][..], &[3, 80], &[9, 1], &[8, 0], &[2, 2, 2]] {
+            assert!(found(stored, [8, 80], None).is_err(), "{stored:?}");
+        }
+        assert_eq!(found(&[8, 1], [8, 80], block(1, usize::MAX)), Ok((1, 80)));
+    }
+
+    #[test]
+    fn names_are_those_of_the_field() {
+        for (rows, columns, name) in [
+            (8, 64, "tensor"),
+            (1, 64, "channel"),
+            (1, 16, "g16"),
+            (4, 16, "block 4x16"),
+            (usize::MAX, usize::MAX, "tensor"),
+        ] {
+            assert_eq!(Block { rows, columns }.name([8, 64]), name);
+        }
+    }
+}

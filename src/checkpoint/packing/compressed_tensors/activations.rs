@@ -88,7 +88,8 @@ pub(super) fn kv_cache(
     attention: &str,
 ) -> Result<KvCacheQuantization> {
     let format = format(settings, args)?;
-    let supported = matches!(format, ActivationFormat::E4m3 | ActivationFormat::Int { bits: 8, symmetric: true });
+    let supported =
+        matches!(format, ActivationFormat::E4m3 | ActivationFormat::Int { bits: 8, symmetric: true });
     if !supported || args.dynamic != Dynamic::No || args.strategy != Strategy::Tensor {
         return Err(refused(settings, args));
     }

@@ -11,7 +11,7 @@ use crate::{
             TensorView, Tensors,
             affine::{self, Affine, ByteRows, GridRows, Groups, Offset, PackedRows, PerGroup, Value},
             codes::BitLayout,
-            grid::{Grid, Sound},
+            grid::{Grid, Sound, is_grid},
             minifloats::matrix_shape,
             scaling::Block,
         },
@@ -37,6 +37,7 @@ pub(super) fn bytes(
     let block = Block::of(&scale, shape, declared.and_then(Args::block))?;
     // Codes of fewer bits may lie in bytes, too; which, only the settings can say, and it changes no value.
     let bits = declared.filter(|args| !args.float && args.num_bits < 8).map_or(8, |args| args.num_bits);
+    let scales = scales(&scale, shape, block)?;
     let zeros = Zeros::find(tensors, module, shape, block, 8, BitLayout::Dense, declared)?;
     let (offset, symmetric) = Zeros::offset(zeros, 8);
     let source = Affine {
@@ -44,7 +45,7 @@ pub(super) fn bytes(
         groups: Groups::Of(block.columns),
         codes: Arc::new(ByteRows { flip: 0x80, stored: weight.stored() }),
         value: if bits == 8 { Value::Integer(8) } else { Value::Whole },
-        scales: Arc::new(scales(&scale, shape, block)?),
+        scales: Arc::new(scales),
         offset,
         sliced: None,
     };
@@ -55,7 +56,6 @@ pub(super) fn bytes(
         source: Arc::new(source),
         tensors: &["weight", "weight_scale", "weight_zero_point"],
         form,
-        warnings: Vec::new(),
     })
 }
 
@@ -88,6 +88,7 @@ pub(super) fn packed(
     let (bits, layout) = width(packed, words, shape[1], declared)?;
     let scale = require_scale(tensors, module, packed)?;
     let block = Block::of(&scale, shape, declared.and_then(Args::block))?;
+    let scales = scales(&scale, shape, block)?;
     let zeros = Zeros::find(tensors, module, shape, block, bits, layout, declared)?;
     let (offset, symmetric) = Zeros::offset(zeros, bits);
     let (groups, ordered) = groups(tensors, module, shape, block)?;
@@ -96,7 +97,7 @@ pub(super) fn packed(
         groups,
         codes: Arc::new(PackedRows { bits, layout, row_bytes: 4 * words, stored: packed.stored() }),
         value: Value::Integer(bits),
-        scales: Arc::new(scales(&scale, shape, block)?),
+        scales: Arc::new(scales),
         offset,
         sliced: None,
     };
@@ -108,7 +109,6 @@ pub(super) fn packed(
         source: Arc::new(source),
         tensors: &["weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx"],
         form,
-        warnings: Vec::new(),
     })
 }
 
@@ -162,7 +162,9 @@ fn width(
     match bits.and_then(|bits| Some((bits, layout_of(bits)?))) {
         Some((bits, Some(layout))) => Ok((bits, layout)),
         Some((bits, None)) => Err(packed.problem(
-            format!("has rows of {words} words for {columns} codes of {bits} bits: both ways of packing give that many"),
+            format!(
+                "has rows of {words} words for {columns} codes of {bits} bits, as both ways of packing give"
+            ),
             "a row this short does not tell them apart: compare a checkpoint of 2, 4 or 8 bits",
         )),
         None => {
@@ -253,9 +255,8 @@ impl Zeros {
             let form = ZerosForm::PackedDown(bits, layout);
             return Ok(Some(Self { stored, form, middle, rows_each: block.rows }));
         }
-        let one_axis = groups == 1 && tensor.shape == [rows];
-        let expected = if one_axis { tensor.shape.to_vec() } else { vec![rows, groups] };
-        tensor.expect(&expected, &[Dtype::I8])?;
+        let expected = if is_grid(tensor.shape, rows, groups) { tensor.shape } else { &[rows, groups] };
+        tensor.expect(expected, &[Dtype::I8])?;
         // Earlier versions store the zeros of symmetric codes.
         if !asymmetric && stored.bytes().iter().all(|zero| *zero == 0) {
             return Ok(None);

@@ -157,7 +157,6 @@ impl Settings {
         };
         let dense = matches!(source.get("format").and_then(Json::as_str), Some("dense" | "fakequant"));
         let mut groups = Vec::new();
-        // As in a Python dictionary, a target that is named again belongs to the later group.
         let mut targets = BTreeMap::new();
         for (name, json) in object(source, "config_groups")?.into_iter().flatten() {
             let key = format!("config_groups.{name}");
@@ -178,7 +177,14 @@ impl Settings {
                         "compare a checkpoint whose linears are quantized",
                     ));
                 }
-                targets.insert((target.pattern.is_some(), target.text.clone()), (target, groups.len()));
+                let order = (target.pattern.is_some(), target.text.clone());
+                if let Some((twice, _)) = targets.insert(order, (target, groups.len())) {
+                    return Err(source.problem(
+                        &format!("{key}.targets"),
+                        format!("`{}` is the target of another group, too", shown(&twice.text)),
+                        "leave it to the group that is meant",
+                    ));
+                }
             }
             let args = |part: &str| Args::read(source, &format!("{key}.{part}"), json.get(part));
             groups.push(Group {
@@ -256,7 +262,9 @@ impl Target {
 
     fn is_attention(&self) -> bool {
         match &self.pattern {
-            Some(pattern) => self.text.ends_with("self_attn$") && pattern.is_match("model.layers.0.self_attn"),
+            Some(pattern) => {
+                self.text.ends_with("self_attn$") && pattern.is_match("model.layers.0.self_attn")
+            }
             None => self.text.ends_with("Attention") || self.text.ends_with(".self_attn"),
         }
     }
@@ -366,7 +374,9 @@ fn strategy(
     };
     let of_group = |strategy: fn(usize) -> Strategy| match group_size {
         Some(Some(size)) => Ok(strategy(size)),
-        _ => Err(source.problem(&format!("{key}.group_size"), "is missing, but scales are per group", UNKNOWN)),
+        _ => {
+            Err(source.problem(&format!("{key}.group_size"), "is missing, but scales are per group", UNKNOWN))
+        }
     };
     match name {
         None => Ok(match group_size {
@@ -394,7 +404,10 @@ fn strategy(
                 Some([rows, columns]) => Ok(Strategy::Block(*rows, *columns)),
                 _ => Err(source.problem(
                     &format!("{key}.block_structure"),
-                    format!("is {}, expected two numbers", shown(&structure.unwrap_or(&Json::Null).to_string())),
+                    format!(
+                        "is {}, expected two numbers",
+                        shown(&structure.unwrap_or(&Json::Null).to_string())
+                    ),
                     UNKNOWN,
                 )),
             }
@@ -407,7 +420,12 @@ fn unknown(source: &Quantization, key: &str, value: &str) -> crate::error::Error
     source.problem(key, format!("`{}` is not known", shown(value)), UNKNOWN)
 }
 
-fn refuse_unknown_keys(source: &Quantization, key: &str, json: &Map<String, Json>, known: &[&str]) -> Result<()> {
+fn refuse_unknown_keys(
+    source: &Quantization,
+    key: &str,
+    json: &Map<String, Json>,
+    known: &[&str],
+) -> Result<()> {
     match json.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str())) {
         Some((name, value)) => {
             let problem = format!("is not known (it is {})", shown(&value.to_string()));
@@ -421,7 +439,9 @@ fn object<'a>(source: &'a Quantization, key: &str) -> Result<Option<&'a Map<Stri
     match source.json.get(key) {
         None | Some(Json::Null) => Ok(None),
         Some(Json::Object(object)) => Ok(Some(object)),
-        Some(other) => Err(source.problem(key, format!("is {}, expected an object", shown(&other.to_string())), UNKNOWN)),
+        Some(other) => {
+            Err(source.problem(key, format!("is {}, expected an object", shown(&other.to_string())), UNKNOWN))
+        }
     }
 }
 
@@ -432,4 +452,166 @@ fn strings<'a>(source: &Quantization, key: &str, json: Option<&'a Json>) -> Resu
         Some(_) => None,
     };
     entries.ok_or_else(|| source.problem(key, "is not a list of names", UNKNOWN))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn source(json: Json) -> Quantization {
+        Quantization { path: "config.json".into(), key: "quantization_config", json }
+    }
+
+    fn group_of(settings: &Settings, module: &str) -> String {
+        match settings.declared(module) {
+            Declared::Nothing => "nothing".to_owned(),
+            Declared::Ignored => "ignored".to_owned(),
+            Declared::As(group) => group.name.clone(),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_target_decides() {
+        let group = |targets: &[&str]| json!({"targets": targets, "weights": {"num_bits": 4}});
+        let settings = Settings::read(&source(json!({
+            "config_groups": {
+                "linears": group(&["Linear"]),
+                "down": group(&["re:.*down_proj", "re:^model[.]layers[.]1[.]"]),
+                "one": group(&["model.layers.1.mlp.down_proj"]),
+                "embedding": group(&["Embedding"]),
+                "output": group(&["re:.*o_proj$"]),
+            },
+            "ignore": ["lm_head", "re:.*layers.2.*", "re:k_proj", "model.layers.0.mlp"],
+        })))
+        .unwrap();
+        for (module, expected) in [
+            ("model.layers.0.self_attn.q_proj", "linears"),
+            // Bound to the start: "re:k_proj" ignores nothing here.
+            ("model.layers.0.self_attn.k_proj", "linears"),
+            ("k_proj", "ignored"),
+            // A name ignores itself, not what lies below it.
+            ("model.layers.0.mlp.up_proj", "linears"),
+            ("model.layers.0.mlp.down_proj", "down"),
+            // Free at the end.
+            ("model.layers.0.mlp.down_proj.experts", "down"),
+            ("model.layers.1.mlp.up_proj", "down"),
+            ("model.layers.1.mlp.down_proj", "one"),
+            // Patterns in the order of their text: ".*o_proj$" before "^model".
+            ("model.layers.1.self_attn.o_proj", "output"),
+            ("model.layers.2.mlp.up_proj", "ignored"),
+            ("model.embed_tokens", "embedding"),
+            ("lm_head", "ignored"),
+        ] {
+            assert_eq!(group_of(&settings, module), expected, "{module}");
+        }
+        let classes = json!({"config_groups": {"all": group(&["re:.*"])}, "ignore": ["Linear"]});
+        let classes = Settings::read(&source(classes)).unwrap();
+        assert_eq!(group_of(&classes, "model.layers.0.mlp.up_proj"), "ignored");
+        assert_eq!(group_of(&classes, "model.embed_tokens"), "all");
+        let none = Settings::read(&source(json!({}))).unwrap();
+        assert_eq!(group_of(&none, "lm_head"), "nothing");
+    }
+
+    #[test]
+    fn strategies_follow_from_group_sizes_where_they_are_not_named() {
+        let strategy = |args: Json| {
+            let groups = json!({"g": {"targets": ["Linear"], "weights": args}});
+            let settings = Settings::read(&source(json!({"config_groups": groups}))).unwrap();
+            settings.groups[0].weights.clone().unwrap().strategy
+        };
+        assert_eq!(strategy(json!({})), Strategy::Tensor);
+        assert_eq!(strategy(json!({"group_size": -1})), Strategy::Channel);
+        assert_eq!(strategy(json!({"group_size": 64})), Strategy::Group(64));
+        assert_eq!(
+            strategy(json!({"strategy": "GROUP", "group_size": 32, "type": "FLOAT"})),
+            Strategy::Group(32)
+        );
+        assert_eq!(
+            strategy(json!({"strategy": "block", "block_structure": [64, 32]})),
+            Strategy::Block(64, 32)
+        );
+        assert_eq!(strategy(json!({"strategy": "block", "block_structure": "2x4"})), Strategy::Block(2, 4));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let weights = |args: Json| json!({"config_groups": {"g": {"targets": ["Linear"], "weights": args}}});
+        for (json, words) in [
+            (json!({"format": "sparse-24-bitmask"}), "format`: the format `sparse-24-bitmask` cannot"),
+            (json!({"format": "sparse-bitmask"}), "format`: the format `sparse-bitmask` cannot"),
+            (json!({"format": "marlin-24"}), "format`: the format `marlin-24` cannot"),
+            (json!({"format": 7}), "format`: the format `that is not text` cannot"),
+            (
+                json!({"sparsity_config": {"format": "sparse-24-bitmask"}}),
+                "sparsity_config.format`: the weights are stored sparse (`sparse-24-bitmask`)",
+            ),
+            (json!({"sparsity_config": {"global_sparsity": 0.5}}), "stored sparse (`unnamed`)"),
+            (
+                json!({"transform_config": {"config_groups": {"R3": {"type": "hadamard"}}}}),
+                "transform_config`: the model rotates activations",
+            ),
+            (json!({"quantization_status": "melted"}), "quantization_status`: `melted` is not known"),
+            (json!({"config_groups": {"W8A8": ["Linear"]}}), "config_groups.W8A8`: is not an object"),
+            (json!({"config_groups": 4}), "config_groups`: is 4, expected an object"),
+            (
+                json!({"config_groups": {"g": {"targets": "Linear"}}}),
+                "config_groups.g.targets`: is not a list of names",
+            ),
+            (
+                json!({"config_groups": {"g": {"targets": [], "format": "gguf"}}}),
+                "config_groups.g.format`: the format `gguf`",
+            ),
+            (
+                json!({"config_groups": {"g": {"targets": [], "bias": {}}}}),
+                "config_groups.g.bias`: is not known (it is {})",
+            ),
+            (
+                json!({"config_groups": {"g": {"targets": ["LlamaAttention"]}}}),
+                "`LlamaAttention` quantizes attention itself",
+            ),
+            (
+                json!({"config_groups": {"g": {"targets": ["re:.*self_attn$"]}}}),
+                "`re:.*self_attn$` quantizes attention itself",
+            ),
+            (
+                json!({"config_groups": {"a": {"targets": ["Linear"]}, "b": {"targets": ["Linear"]}}}),
+                "b.targets`: `Linear` is the target of another group",
+            ),
+            (
+                json!({"ignore": ["re:.*(?!lm_head)"]}),
+                "ignore`: the pattern `.*(?!lm_head)` cannot be matched here",
+            ),
+            (weights(json!(4)), "config_groups.g.weights`: is 4, expected an object"),
+            (weights(json!({"num_bits": 0})), "weights.num_bits`: `0` is not known"),
+            (weights(json!({"num_bits": 4.5})), "weights.num_bits`: `4.5` is not known"),
+            (weights(json!({"type": "posit"})), "weights.type`: `posit` is not known"),
+            (weights(json!({"strategy": "diagonal"})), "weights.strategy`: `diagonal` is not known"),
+            (weights(json!({"strategy": "group"})), "weights.group_size`: is missing"),
+            (weights(json!({"strategy": "group", "group_size": 0})), "weights.group_size`: `0` is not known"),
+            (weights(json!({"strategy": "block"})), "weights.block_structure`: is null"),
+            (
+                weights(json!({"strategy": "block", "block_structure": [0, 4]})),
+                "weights.block_structure`: is [0,4]",
+            ),
+            (weights(json!({"symmetric": "yes"})), "weights.symmetric`: `\\\"yes\\\"` is not known"),
+            (weights(json!({"dynamic": "global"})), "weights.dynamic`: `\\\"global\\\"` is not known"),
+            (
+                weights(json!({"rotation": "hadamard"})),
+                "weights.rotation`: is not known (it is \\\"hadamard\\\")",
+            ),
+            (json!({"kv_cache_scheme": {"num_bits": 99}}), "kv_cache_scheme.num_bits`: `99` is not known"),
+        ] {
+            let error = Settings::read(&source(json.clone())).unwrap_err();
+            assert!(error.to_string().contains(words), "{json}: {error}");
+            assert!(error.help().is_some_and(|help| !help.is_empty()), "{error}");
+        }
+        let fine = json!({
+            "format": "pack-quantized", "quantization_status": "frozen", "version": "0.19.0",
+            "sparsity_config": {"format": "dense"}, "transform_config": {}, "global_compression_ratio": null,
+            "config_groups": {"g": {"targets": ["Linear"], "weights": {"actorder": "weight", "rotation": null}}},
+        });
+        assert!(Settings::read(&source(fine)).is_ok());
+    }
 }

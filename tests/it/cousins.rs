@@ -1,0 +1,287 @@
+//! Cousins that are made as they are measured (`PATH@STEP`), and models that lie in several files.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, QTensor, gguf_file},
+};
+use qeval::{
+    checkpoint::Checkpoint,
+    cousin::Recipe,
+    evaluate::trace,
+    model::{
+        Decoder,
+        kv_cache::{KvCacheScheme, Part},
+    },
+};
+
+use crate::support::{compare, entries, input_ids, max_abs_difference, qeval, refusal, shared};
+
+fn open(recipe: &str) -> Decoder {
+    let recipe = Recipe::parse(Path::new(recipe)).unwrap();
+    let checkpoint = Checkpoint::open(&recipe.path).unwrap();
+    let config = checkpoint.config().unwrap().unwrap();
+    recipe.apply(&Decoder::open(&checkpoint, config, &Device::Cpu).unwrap()).unwrap()
+}
+
+fn logits(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
+    trace::trace(decoder, ids).unwrap().logits.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Values of every linear inside the layers, by name.
+fn linears(decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
+    let inside = decoder.weights().iter().filter(|w| w.is_matrix() && w.name.contains(".layers."));
+    inside.map(|weight| (weight.name.clone(), weight.decode().unwrap())).collect()
+}
+
+/// Share of equal elements, and the largest difference relative to the largest magnitude.
+fn agreement(a: &[f32], b: &[f32]) -> (f64, f32) {
+    assert_eq!(a.len(), b.len());
+    let largest = b.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    let near = a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() <= 1e-6 * b.abs()).count();
+    (near as f64 / a.len() as f64, max_abs_difference(a, b) / largest)
+}
+
+#[test]
+fn a_simulated_base_equals_the_real_file_of_the_same_encoding() {
+    let Some(goldens) = shared("goldens") else { return };
+    let base = goldens.join("ct-base");
+    for (quantizer, real) in [
+        ("w8a8", "ct/w8a8"),
+        ("w4a16", "ct/w4a16"),
+        ("w4a16_asym", "ct/w4a16_asym"),
+        ("w3a16", "ct/w3a16"),
+        ("w2a16", "ct/w2a16"),
+        ("fp8_dynamic", "ct/fp8_dynamic"),
+        ("fp8_block", "ct/fp8_block"),
+        ("nvfp4a16", "ct/nvfp4a16"),
+        ("mxfp4a16", "ct/mxfp4a16"),
+        ("mxfp4", "ct/mxfp4"),
+        ("mxfp8", "ct/mxfp8"),
+        ("nf4", "bnb/nf4"),
+        ("nf4-dq", "bnb/nf4-dq"),
+        ("fp4", "bnb/fp4"),
+        ("llm_int8", "bnb/int8"),
+    ] {
+        let real = open(goldens.join(real).to_str().unwrap());
+        let simulated = open(&format!("{}@{quantizer}", base.display()));
+        assert_eq!(real.rounds_activations(), simulated.rounds_activations(), "{quantizer}");
+        assert_eq!(real.activations_in_words(), simulated.activations_in_words(), "{quantizer}");
+        let (real, simulated) = (linears(&real), linears(&simulated));
+        assert_eq!(real.len(), 14);
+        for (name, real) in &real {
+            let (share, worst) = agreement(&simulated[name], real);
+            // Ties between two codes may fall either way where a scale differs in its last bit.
+            assert!(share > 0.999, "{quantizer} {name}: {share} equal, worst {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_simulated_base_equals_llama_cpps_q8_0_file() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let real = linears(&open(models.join("polyglot6m-Q8_0.gguf").to_str().unwrap()));
+    let simulated = linears(&open(&format!("{}@q8_0", models.join("model.safetensors").display())));
+    for (name, real) in &real {
+        assert_eq!(agreement(&simulated[name], real).0, 1.0, "{name}");
+    }
+}
+
+#[test]
+fn stored_keys_and_values_are_what_candle_quantizes() {
+    // Numbers without a pattern, some large.
+    let mut state = 7u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let x = ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0;
+        x * x * x * 5.0
+    };
+    let (tokens, heads, head_dim) = (50, 3, 64);
+    let x: Vec<f32> = std::iter::repeat_with(next).take(tokens * heads * head_dim).collect();
+    for (name, dtype) in [
+        ("q8_0", GgmlDType::Q8_0),
+        ("q5_0", GgmlDType::Q5_0),
+        ("q5_1", GgmlDType::Q5_1),
+        ("q4_0", GgmlDType::Q4_0),
+        ("q4_1", GgmlDType::Q4_1),
+    ] {
+        let ours = KvCacheScheme::parse(name).unwrap().stored(Part::Keys, &x, heads, head_dim);
+        let tensor = Tensor::from_slice(&x, (tokens * heads, head_dim), &Device::Cpu).unwrap();
+        let theirs = QTensor::quantize(&tensor, dtype).unwrap().dequantize(&Device::Cpu).unwrap();
+        let theirs: Vec<f32> = theirs.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+#[test]
+fn every_cache_changes_the_model_a_little_and_more_bits_change_it_less() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let ids = &input_ids(&models.join("golden.safetensors"))[0];
+    let base = models.join("model.safetensors").display().to_string();
+    let exact = logits(&open(&base), ids);
+    let error = |scheme: &str| -> f64 {
+        let quant = logits(&open(&format!("{base}@kv={scheme}")), ids);
+        let sum: f64 = quant.iter().zip(&exact).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        (sum / exact.len() as f64).sqrt()
+    };
+    for (fine, coarse) in
+        [("f16", "q8_0"), ("q8_0", "q5_1"), ("q5_1", "q4_0"), ("turboquant4", "turboquant2")]
+    {
+        let (fine_error, coarse_error) = (error(fine), error(coarse));
+        assert!(
+            fine_error > 0.0 && fine_error < coarse_error,
+            "{fine} {fine_error}, {coarse} {coarse_error}"
+        );
+    }
+    // 64 tokens lie inside KIVI's window of 128: nothing is stored yet.
+    assert_eq!(error("kivi2"), 0.0);
+}
+
+#[test]
+fn recipes_share_weights_and_combine_with_any_encoding() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let base = models.join("model.safetensors");
+    let of = |path: &Path, steps: &str| PathBuf::from(format!("{}{steps}", path.display()));
+    let gguf = models.join("polyglot6m-Q4_K_M.gguf");
+    let quants = [
+        of(&base, "@kv=q4_0"),
+        of(&base, "@q4_k,down_proj=q6_k,model.layers.0.*=none"),
+        gguf.clone(),
+        of(&gguf, "@kv=q8_0"),
+        of(&models.join("ct/w8a8"), "@kv=fp8"),
+    ];
+    let text = shared("data/text/mgsm-11-languages.txt").unwrap();
+    let text = text.to_str().unwrap();
+    let args = ["--text", text, "--protocol", "llama.cpp", "--max-windows", "10", "--probe-tokens", "1024"];
+    let together = compare(&base, &quants, &args);
+    let label = |index: usize| together.quants[index].model.label.as_str();
+    assert_eq!((label(0), label(3)), ("@kv=q4_0", "polyglot6m-Q4_K_M@kv=q8_0"));
+    let kv = |index: usize| together.quants[index].model.kv_cache.clone().unwrap_or_default();
+    assert!(kv(0).contains("q4_0, 4.5") && kv(2).is_empty(), "{} {}", kv(0), kv(2));
+    // What a cousin gives does not depend on who else is measured, or whose decoded weights it uses.
+    for (index, quant) in quants.iter().enumerate() {
+        let alone = compare(&base, std::slice::from_ref(quant), &args);
+        let kl = |comparison: &qeval::comparison::Comparison, index: usize| {
+            comparison.quants[index].overall.kl_divergence.mean.value
+        };
+        assert_eq!(kl(&alone, 0), kl(&together, index), "{}", quant.display());
+        assert!(kl(&alone, 0) > 0.0);
+    }
+    let overridden = &together.quants[1];
+    let encoding = |name: &str| {
+        overridden.weights.iter().find(|weight| weight.name == name).map(|w| w.encoding.clone()).unwrap()
+    };
+    assert!(encoding("model.layers.1.mlp.down_proj.weight").contains("Q6_K"));
+    assert!(encoding("model.layers.1.mlp.up_proj.weight").contains("Q4_K"));
+    assert_eq!(encoding("model.layers.0.mlp.up_proj.weight"), "BF16");
+    assert!(overridden.model.bits_per_weight < 16.0);
+    // Only the cousin that rounds activations has a rounding noise, well below its distance from base.
+    let noise: Vec<bool> = together.quants.iter().map(|quant| quant.rounding_noise.is_some()).collect();
+    assert_eq!(noise, [false, false, false, false, true]);
+    let noise = together.quants[4].rounding_noise.as_ref().unwrap();
+    assert!(noise.kl_divergence.value > 0.0 && noise.scored_tokens > 1000);
+    assert!(noise.kl_divergence.value < noise.kl_divergence_from_base.value);
+}
+
+#[test]
+fn slices_of_an_integer_checkpoint_get_worse_bit_by_bit() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let text = shared("data/text/mgsm-11-languages.txt").unwrap();
+    let args = [
+        "--text",
+        text.to_str().unwrap(),
+        "--protocol",
+        "llama.cpp",
+        "--max-windows",
+        "4",
+        "--probe",
+        "none",
+        "--no-noise-floor",
+        "--slice-bits",
+        "6,4,3",
+    ];
+    let found = compare(&models.join("model.safetensors"), &[models.join("ct/w8a8")], &args);
+    let labels: Vec<&str> = found.quants.iter().map(|quant| quant.model.label.as_str()).collect();
+    assert_eq!(labels, ["w8a8", "w8a8@slice=6", "w8a8@slice=4", "w8a8@slice=3"]);
+    let kl: Vec<f64> = found.quants.iter().map(|q| q.overall.kl_divergence.mean.value).collect();
+    assert!(kl.is_sorted_by(|a, b| a < b), "{kl:?}");
+    let said = refusal([
+        "compare".as_ref(),
+        models.join("model.safetensors").as_os_str(),
+        format!("{}@slice=4", models.join("model.safetensors").display()).as_ref(),
+        "--out".as_ref(),
+        "never".as_ref(),
+    ]);
+    assert!(said.contains("integer"), "{said}");
+}
+
+#[test]
+fn steps_that_mean_nothing_are_refused_with_what_there_is() {
+    let Some(models) = shared("models/stories260k") else { return };
+    let base = models.join("model.safetensors");
+    for (steps, said) in [
+        ("@q4_zz", "q4_k"),
+        ("@kv=q3_0", "turboquant"),
+        ("@q8_0,no_such_proj=q4_0", "no_such_proj"),
+        ("@lora=/nowhere", "adapter_config.json"),
+        ("@slice=9", "@slice=1"),
+    ] {
+        let quant = format!("{}{steps}", base.display());
+        let text = refusal(["compare", base.to_str().unwrap(), &quant, "--out", "never"]);
+        assert!(text.contains(said), "{steps}: {text}");
+    }
+}
+
+/// Writes the tensors of a GGUF file as parts, as `llama-gguf-split` would.
+fn split(path: &Path, folder: &Path, parts: usize) {
+    let mut file = std::fs::File::open(path).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
+    names.sort();
+    let chunk = names.len().div_ceil(parts);
+    for (number, names) in names.chunks(chunk).enumerate() {
+        let tensors: Vec<(&str, QTensor)> = names
+            .iter()
+            .map(|name| (name.as_str(), content.tensor(&mut file, name, &Device::Cpu).unwrap()))
+            .collect();
+        let mut metadata: Vec<(String, gguf_file::Value)> = vec![
+            ("split.no".to_owned(), gguf_file::Value::U16(number as u16)),
+            ("split.count".to_owned(), gguf_file::Value::U16(parts as u16)),
+            ("split.tensors.count".to_owned(), gguf_file::Value::I32(content.tensor_infos.len() as i32)),
+        ];
+        if number == 0 {
+            metadata.extend(content.metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        let metadata: Vec<(&str, &gguf_file::Value)> =
+            metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let name = format!("model-{:05}-of-{parts:05}.gguf", number + 1);
+        let mut out = std::fs::File::create(folder.join(name)).unwrap();
+        gguf_file::write(&mut out, &metadata, &tensors).unwrap();
+    }
+}
+
+#[test]
+fn a_split_gguf_is_the_model_that_was_split() {
+    let Some(models) = shared("models/stories260k") else { return };
+    let whole = models.join("stories260K-Q8_0.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    split(&whole, folder.path(), 3);
+    let ids = [1, 403, 407, 261, 378];
+    let expected = logits(&open(whole.to_str().unwrap()), &ids);
+    let parts = entries(folder.path());
+    assert_eq!(parts.len(), 3);
+    for path in [folder.path(), &parts[0], &parts[2]] {
+        assert_eq!(logits(&open(path.to_str().unwrap()), &ids), expected, "{}", path.display());
+    }
+    let described = qeval(["inspect".as_ref(), parts[1].as_os_str()]);
+    let described = String::from_utf8(described.stdout).unwrap();
+    assert!(described.contains("in 3 files") && described.contains("LlamaForCausalLM"), "{described}");
+    std::fs::remove_file(&parts[1]).unwrap();
+    let said = refusal(["inspect".as_ref(), parts[0].as_os_str()]);
+    assert!(said.contains("model-00002-of-00003.gguf") && said.contains("missing"), "{said}");
+}
