@@ -226,17 +226,21 @@ pub(super) fn open(base: &Recipe, quants: &[Recipe], opening: Opening) -> Result
     settle_vocabulary(base, models, warnings)
 }
 
-/// What reading the weights brought to light, said once however many weights it concerns.
+/// What reading the weights brought to light: what is true of many weights is said once, with the first of them.
 fn weight_warnings(model: &Model) -> Vec<String> {
-    let mut counted = BTreeMap::<&str, usize>::new();
-    for warning in model.decoder.weights().iter().flat_map(|weight| &weight.warnings) {
-        *counted.entry(warning).or_default() += 1;
+    let mut told = BTreeMap::<&str, (String, usize)>::new();
+    for weight in model.decoder.weights() {
+        let module = weight.name.trim_end_matches(".weight");
+        for warning in &weight.warnings {
+            let what = warning.strip_prefix(module).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(warning);
+            told.entry(what).or_insert_with(|| (module.to_owned(), 0)).1 += 1;
+        }
     }
-    let said = counted.into_iter().map(|(warning, count)| match count {
-        1 => format!("{}: {warning}", model.label),
-        _ => format!("{}: {warning} ({count} weights)", model.label),
+    let sentences = told.into_iter().map(|(what, (module, count))| match count {
+        1 => format!("{}, {module}: {what}.", model.label),
+        _ => format!("{}, {module} and {} more: {what}.", model.label, count - 1),
     });
-    said.collect()
+    sentences.collect()
 }
 
 enum BaseOpened {

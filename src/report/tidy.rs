@@ -6,7 +6,7 @@
 
 use crate::comparison::{
     Bucket, Comparison, Distribution, ErrorView, LayerErrors, LinearComparison, ModelCard, QuantComparison,
-    Stage, TaskCard, TokenMetrics, WeightComparison,
+    RoundingNoise, Stage, TaskCard, TokenMetrics, WeightComparison,
 };
 use crate::stats::Estimate;
 
@@ -103,9 +103,10 @@ fn of_fields<'a, T: 'a>() -> Vec<Field<'a, Of<'a, T>>> {
 }
 
 fn models(comparison: &Comparison) -> Table {
-    type Row<'a> = Of<'a, (&'a ModelCard, Option<&'a TokenMetrics>)>;
-    let base = Of { role: "base", label: comparison.base.label.as_str(), row: (&comparison.base, None) };
-    let quants = of_all(comparison, |q| vec![(&q.model, Some(&q.overall))]);
+    type Row<'a> = Of<'a, (&'a ModelCard, Option<&'a TokenMetrics>, Option<&'a RoundingNoise>)>;
+    let base =
+        Of { role: "base", label: comparison.base.label.as_str(), row: (&comparison.base, None, None) };
+    let quants = of_all(comparison, |q| vec![(&q.model, Some(&q.overall), q.rounding_noise.as_ref())]);
     let rows: Vec<Row<'_>> = std::iter::once(base).chain(quants).collect();
     let mut fields: Vec<Field<'_, Row<'_>>> = of_fields();
     fields.extend([
@@ -120,6 +121,9 @@ fn models(comparison: &Comparison) -> Table {
         number("bits_per_weight", |r: &Row<'_>| Some(r.row.0.bits_per_weight)),
         number("tokens_per_second", |r: &Row<'_>| r.row.0.tokens_per_second),
         number("excluded_mass", |r: &Row<'_>| Some(r.row.0.excluded_mass)),
+        text("activations", |r: &Row<'_>| Some(r.row.0.activations.clone())),
+        text("kv_cache", |r: &Row<'_>| r.row.0.kv_cache.clone()),
+        number("rounding_noise_kl_mean", |r: &Row<'_>| r.row.2.map(|noise| noise.kl_divergence.value)),
     ]);
     fields.extend(metric_fields(|r: &Row<'_>| r.row.1));
     Table::new("models", &fields, &rows)

@@ -412,6 +412,7 @@ fn capitalized(text: &str) -> String {
 mod tests {
     use super::super::fixture::{self, Damage, NONE};
     use super::*;
+    use crate::comparison::RoundingNoise;
 
     const SOME: Damage =
         Damage { bits_per_weight: 4.5, kl: 0.01, ppl_ratio: 1.02, top1: 0.9, sqnr_db: Some(20.0) };
@@ -432,6 +433,24 @@ mod tests {
             "{text}"
         );
         assert_eq!(verdict(&comparison).len(), 1, "nothing else is worth saying: {text}");
+    }
+
+    #[test]
+    fn a_cousin_that_rounds_activations_says_how_far_it_is_from_itself() {
+        let mut quant = fixture::quant("w8a8", SOME);
+        quant.rounding_noise = Some(RoundingNoise {
+            scored_tokens: 4096,
+            kl_divergence: fixture::estimate(0.002, 0.0001),
+            kl_divergence_from_base: fixture::estimate(0.008, 0.0001),
+            top1_agreement: fixture::estimate(0.97, 0.001),
+        });
+        let text = text_of(&fixture::of(vec![quant.clone()]));
+        assert!(
+            text.contains("w8a8 rounds its activations") && text.contains("25 % of its distance"),
+            "{text}"
+        );
+        quant.rounding_noise = None;
+        assert!(!text_of(&fixture::of(vec![quant])).contains("rounds its activations"));
     }
 
     #[test]

@@ -182,7 +182,9 @@ fn nvfp4_through_bf16(decoder: &Decoder) -> Decoder {
 /// alone moves these logits by up to 0.093, in rms by a fiftieth of the quantization error.
 #[test]
 fn nvfp4_is_decoded_exactly_where_its_reference_rounds_to_bf16() {
-    let (Some(folder), Some(base)) = (shared("goldens/ct/nvfp4a16"), shared("goldens/ct-base")) else { return };
+    let (Some(folder), Some(base)) = (shared("goldens/ct/nvfp4a16"), shared("goldens/ct-base")) else {
+        return;
+    };
     let ids = input_ids(&folder.join("golden.safetensors"));
     let (ours, golden, base) = (logits(&open(&folder), &ids), golden_logits(&folder), golden_logits(&base));
     let ratio = rms(&ours, &golden) / rms(&golden, &base);

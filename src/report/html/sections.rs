@@ -45,6 +45,7 @@ fn summary(comparison: &Comparison) -> String {
             ("KL max", "nats"),
             ("perplexity", ""),
             ("change of p", "RMS, %"),
+            ("own noise", "KL mean, nats"),
             ("speed", "tokens/s, this run"),
         ],
     );
@@ -58,7 +59,8 @@ fn summary(comparison: &Comparison) -> String {
         base's, 0 only where nothing changed; p99 and p99.9 are the values that one token in a hundred and in a \
         thousand exceeds. Same top token: share of positions with the same most likely token. Change of p: root \
         mean square of the change of the right token's probability. The noise floor is base against itself, \
-        rounded to bf16 at every layer: what lies below it is rounding.</p>";
+        rounded to bf16 at every layer: what lies below it is rounding. Own noise: a cousin that rounds its \
+        activations against itself, with embeddings moved by one part in four million.</p>";
     table.html() + notes
 }
 
@@ -79,7 +81,12 @@ fn base_cells(comparison: &Comparison) -> Vec<Cell> {
     let perplexity = comparison.rows().next().map(|q| Figure::from(&q.overall.base_perplexity));
     let mut cells = size_cells(&comparison.base).to_vec();
     cells.extend((0..6).map(|_| Cell::missing()));
-    cells.extend([Cell::optional(perplexity), Cell::missing(), speed_cell(&comparison.base)]);
+    cells.extend([
+        Cell::optional(perplexity),
+        Cell::missing(),
+        Cell::missing(),
+        speed_cell(&comparison.base),
+    ]);
     cells
 }
 
@@ -98,6 +105,7 @@ fn summary_cells(quant: &QuantComparison, is_cousin: bool) -> Vec<Cell> {
         Cell::number(kl.max, 3),
         Cell::figure(Figure::from(&metrics.quant_perplexity)),
         Cell::figure(Figure::percent(&metrics.delta_p.rms)),
+        Cell::optional(quant.rounding_noise.as_ref().map(|noise| Figure::from(&noise.kl_divergence))),
         if is_cousin { speed_cell(&quant.model) } else { Cell::missing() },
     ]);
     cells
