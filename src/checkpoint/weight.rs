@@ -203,26 +203,41 @@ impl Weight {
     /// A NaN or infinite value, named by row and column: a figure computed from it would mean nothing.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let columns = self.columns();
-        let wanted = rows.len().checked_mul(columns);
-        if rows.end > self.rows() || wanted != Some(out.len()) || columns == 0 {
-            return Err(self.problem(
-                format!("rows {rows:?} were asked of {} for {} values", self.rows(), out.len()),
-                "report this as a bug of qeval",
-            ));
-        }
+        self.check_request(&rows, out.len())?;
         let rows_per_task = (DECODE_TASK_WEIGHTS / columns).max(1);
-        out.par_chunks_mut(rows_per_task * columns).enumerate().try_for_each(|(task, out)| {
-            let first = rows.start + task * rows_per_task;
-            if self.row_order == RowOrder::Plain {
-                self.source.decode(first..first + out.len() / columns, out)?;
-            } else {
-                for (offset, out) in out.chunks_exact_mut(columns).enumerate() {
-                    let row = self.row_order.stored_row(first + offset);
-                    self.source.decode(row..row + 1, out)?;
-                }
+        out.par_chunks_mut(rows_per_task * columns)
+            .enumerate()
+            .try_for_each(|(task, out)| self.decode_task(rows.start + task * rows_per_task, out))
+    }
+
+    /// As [`Weight::decode_rows`], on the calling thread alone: for a [`RowSource`] that is made from a weight.
+    pub fn decode_rows_here(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.check_request(&rows, out.len())?;
+        self.decode_task(rows.start, out)
+    }
+
+    fn check_request(&self, rows: &Range<usize>, values: usize) -> Result<()> {
+        let columns = self.columns();
+        if rows.end <= self.rows() && rows.len().checked_mul(columns) == Some(values) && columns > 0 {
+            return Ok(());
+        }
+        Err(self.problem(
+            format!("rows {rows:?} were asked of {} for {values} values", self.rows()),
+            "report this as a bug of qeval",
+        ))
+    }
+
+    fn decode_task(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        let columns = self.columns();
+        if self.row_order == RowOrder::Plain {
+            self.source.decode(first..first + out.len() / columns, out)?;
+        } else {
+            for (offset, out) in out.chunks_exact_mut(columns).enumerate() {
+                let row = self.row_order.stored_row(first + offset);
+                self.source.decode(row..row + 1, out)?;
             }
-            self.check_finite(first, out)
-        })
+        }
+        self.check_finite(first, out)
     }
 
     /// Decodes the given rows, in the order given, repeats allowed: an embedding lookup.

@@ -82,13 +82,18 @@ enum Command {
     },
 }
 
-/// Arguments of `qeval compare`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
+const COMPARE_EXAMPLES: &str = "Examples:
   qeval compare base.safetensors model-Q8_0.gguf model-Q4_K_M.gguf
+  qeval compare base.safetensors base.safetensors@q4_k base.safetensors@kv=q8_0
   qeval compare ./Llama-3.2-1B model-Q4_K_M.gguf --text book.txt --protocol llama.cpp
   qeval compare logits.bin model-Q4_K_M.gguf     # llama.cpp's --kl-divergence-base file
-  qeval compare base/ quant.gguf --suite my-suite/ --out run-1 --json")]
+  qeval compare base/ quant.gguf --suite my-suite/ --out run-1 --json
+
+`qeval compare --help` lists what may follow a path: quantizers, KV caches, adapters.";
+
+/// Arguments of `qeval compare`.
+#[derive(Args, Debug)]
+#[command(after_help = COMPARE_EXAMPLES, after_long_help = format!("{COMPARE_EXAMPLES}\n\n{}", crate::cousin::help()))]
 pub struct CompareArgs {
     /// The reference: a .safetensors or .gguf file, a Hugging Face folder, or llama.cpp's saved logits.
     pub base: PathBuf,

@@ -232,7 +232,8 @@ fn weight_warnings(model: &Model) -> Vec<String> {
     for weight in model.decoder.weights() {
         let module = weight.name.trim_end_matches(".weight");
         for warning in &weight.warnings {
-            let what = warning.strip_prefix(module).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(warning);
+            let what =
+                warning.strip_prefix(module).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(warning);
             told.entry(what).or_insert_with(|| (module.to_owned(), 0)).1 += 1;
         }
     }

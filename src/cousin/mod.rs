@@ -80,6 +80,24 @@ impl Recipe {
     }
 }
 
+/// Every step with its meaning, for `--help`.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Steps after a path, taken from left to right:\n  \
+         @lora=DIR        PEFT adapter: adapter_config.json, adapter_model.safetensors\n  \
+         @slice=N         the most significant N bits of integer codes\n  \
+         @kv=CACHE        another KV cache (k:CACHE+v:CACHE for two)\n  \
+         @QUANTIZER,PATTERN=QUANTIZER|none,…\n                   \
+         linears as the quantizer would leave them; overrides by module name or glob\n\nQuantizers:\n",
+    );
+    let mut line = |name: &str, summary: &str| text += &format!("  {name:16} {summary}\n");
+    simulate::QUANTIZERS.iter().for_each(|entry| line(entry.name, entry.summary));
+    text += "\nCaches:\n";
+    let mut line = |name: &str, summary: &str| text += &format!("  {name:16} {summary}\n");
+    KvCacheScheme::names().for_each(|(name, summary)| line(name.as_ref(), summary.as_ref()));
+    text
+}
+
 fn step(text: &str) -> Result<Step> {
     match text.split_once('=') {
         Some(("kv", scheme)) => KvCacheScheme::parse(scheme).map(Step::KvCache),
@@ -102,7 +120,7 @@ impl Step {
             Step::KvCache(scheme) => decoder.with_kv_cache(scheme.clone()),
             Step::Simulate(simulation) => {
                 simulation.check_matched(&names())?;
-                decoder.with_weights(|weight| simulation.apply(weight.clone()))
+                decoder.with_weights(|weight| simulation.apply(weight.clone(), decoder.weights()))
             }
             Step::Lora(folder) => {
                 let lora = Lora::open(folder)?;

@@ -75,8 +75,10 @@ fn a_simulated_base_equals_the_real_file_of_the_same_encoding() {
         assert_eq!(real.len(), 14);
         for (name, real) in &real {
             let (share, worst) = agreement(&simulated[name], real);
-            // Ties between two codes may fall either way where a scale differs in its last bit.
-            assert!(share > 0.999, "{quantizer} {name}: {share} equal, worst {worst}");
+            // Ties between two codes may fall either way where a scale differs in its last bit; bitsandbytes' CPU path
+            // looks the codes of its nested scales up in a coarse table, where its GPU kernels take the nearest.
+            let least = if quantizer == "nf4-dq" { 0.995 } else { 0.999 };
+            assert!(share > least, "{quantizer} {name}: {share} equal, worst {worst}");
         }
     }
 }

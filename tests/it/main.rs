@@ -17,6 +17,7 @@ mod tokenizer_gguf;
 mod cousins;
 mod oracles;
 mod packed;
+mod simulated;
 mod trace;
 
 // The whole measurement against independent figures.

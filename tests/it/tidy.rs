@@ -39,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// A crate and the only places that may name it.
 const CRATES: &[(&str, &[&str])] = &[
-    ("candle_core", &["model", "evaluate", "cli", "error.rs", "cousin/simulate"]),
+    ("candle_core", &["model", "evaluate", "cli", "error.rs"]),
     ("candle_nn", &["model"]),
     ("polars", &["report/tables.rs"]),
     ("plotters", &["report/charts"]),
