@@ -415,9 +415,15 @@ impl Checkpoint {
     /// A matrix whose tensors do not fit each other is listed tensor by tensor; asking for it says why.
     pub fn stored_weights(&self) -> Vec<StoredWeight> {
         let modules: BTreeSet<&str> = match self.format {
-            Format::Safetensors => {
-                self.tensors.keys().filter_map(|name| Some(name.rsplit_once('.')?.0)).collect()
-            }
+            // gpt-oss' blocks have no dot before their ending.
+            Format::Safetensors => self
+                .tensors
+                .keys()
+                .flat_map(|name| {
+                    [name.rsplit_once('.').map(|(module, _)| module), name.strip_suffix("_blocks")]
+                })
+                .flatten()
+                .collect(),
             Format::Gguf => BTreeSet::new(),
         };
         let mut packed_names = BTreeSet::new();

@@ -6,18 +6,33 @@
 //! To add one: write its file below `packing/` and add its line to [`PACKINGS`].
 
 mod affine;
-mod codes;
+mod awq;
+mod bitsandbytes;
+mod checks;
+pub(super) mod codes;
 mod compressed_tensors;
 mod deepseek_fp8;
 #[cfg(test)]
 mod fixture;
+mod gpt_oss;
+mod gptq;
 mod grid;
 mod minifloats;
+mod mlx;
 mod modelopt;
 mod scaling;
+mod stated;
+mod transposed;
+#[cfg(test)]
+mod typed;
 mod warnings;
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use safetensors::Dtype;
 
@@ -43,7 +58,16 @@ type Prepare = fn(&Tensors, Option<&Quantization>) -> Result<Box<dyn Packing>>;
 
 /// All of them, in the order in which a matrix is offered to them. compressed-tensors stands last: its names are the
 /// most common ones, and it takes them without settings, too.
-pub(super) const PACKINGS: &[Kind] = &[modelopt::KIND, deepseek_fp8::KIND, compressed_tensors::KIND];
+pub(super) const PACKINGS: &[Kind] = &[
+    gptq::KIND,
+    awq::KIND,
+    bitsandbytes::KIND,
+    mlx::KIND,
+    gpt_oss::KIND,
+    modelopt::KIND,
+    deepseek_fp8::KIND,
+    compressed_tensors::KIND,
+];
 
 /// A packing with its settings read.
 pub(super) trait Packing: fmt::Debug + Send + Sync {
@@ -165,7 +189,8 @@ pub(super) fn prepare(tensors: &Tensors, settings: Option<&Quantization>) -> Res
     if let (Some(settings), Some(method)) = (settings, &method)
         && !PACKINGS.iter().any(|kind| kind.methods.contains(&method.as_str()))
     {
-        let known: Vec<&str> = PACKINGS.iter().flat_map(|kind| kind.methods).copied().collect();
+        let known: BTreeSet<&str> = PACKINGS.iter().flat_map(|kind| kind.methods).copied().collect();
+        let known: Vec<&str> = known.into_iter().collect();
         return Err(settings.problem(
             "quant_method",
             format!("the weights are packed by `{method}`, which this version cannot decode"),

@@ -20,7 +20,9 @@ pub struct Quantization {
 }
 
 /// Keys of `config.json` and files beside it, in the order of belief.
-const KEYS: &[&str] = &["quantization_config", "compression_config", "quantization"];
+///
+/// MLX writes its settings twice, under `quantization` and, without a `quant_method`, under `quantization_config`.
+const KEYS: &[&str] = &["quantization", "quantization_config", "compression_config"];
 const FILES: &[&str] = &["quantization_config.json", "quantize_config.json", "hf_quant_config.json"];
 
 impl Quantization {
@@ -46,15 +48,19 @@ impl Quantization {
         Ok(None)
     }
 
-    /// `quant_method`, in lower case; MLX and ModelOpt's own file state none.
+    /// `quant_method`, in lower case; MLX, ModelOpt's own file and AutoGPTQ's older one state none.
     pub fn method(&self) -> Option<String> {
-        if self.key == "quantization" {
+        let named = self.json.get("quant_method").and_then(Json::as_str).map(str::to_lowercase);
+        if named.is_none() && self.key == "quantization" {
             return Some("mlx".to_owned());
+        }
+        if named.is_none() && self.path.file_name().is_some_and(|name| name == "quantize_config.json") {
+            return Some("gptq".to_owned());
         }
         if let Some(producer) = self.json.pointer("/producer/name").and_then(Json::as_str) {
             return Some(producer.to_lowercase());
         }
-        self.json.get("quant_method").and_then(Json::as_str).map(str::to_lowercase)
+        named
     }
 
     /// A value, dotted where nested.

@@ -11,6 +11,7 @@ use super::{
     activations::{ActivationQuantization, GgmlActivation},
     encoding::Encoding,
     mapped::MappedFile,
+    packing::codes::slice_table,
 };
 use crate::error::{Error, Result};
 
@@ -66,17 +67,62 @@ pub(super) struct Blocks {
     pub(super) stored: StoredBytes,
 }
 
-impl RowSource for Blocks {
-    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let row_bytes = self.columns / self.encoding.block_weights() * self.encoding.block_bytes();
-        let bytes = &self.stored.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+impl Blocks {
+    fn row_bytes(&self) -> usize {
+        self.columns / self.encoding.block_weights() * self.encoding.block_bytes()
+    }
+
+    fn decode_bytes(&self, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         self.encoding
             .decode(bytes, out)
             .map_err(|mismatch| Error::argument(mismatch.to_string(), "report this as a bug of qeval"))
     }
+}
+
+impl RowSource for Blocks {
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let row_bytes = self.row_bytes();
+        self.decode_bytes(&self.stored.bytes()[rows.start * row_bytes..rows.end * row_bytes], out)
+    }
 
     fn release(&self) {
         self.stored.release();
+    }
+
+    /// Q8_0 alone: its blocks are plain signed integers; the others' codes are not what a Matryoshka model nests.
+    fn sliced(&self, bits: u32) -> Option<Arc<dyn RowSource>> {
+        if self.encoding != Encoding::Q8_0 || !(1..8).contains(&bits) {
+            return None;
+        }
+        let unsigned = slice_table(8, bits);
+        let table = std::array::from_fn(|code: usize| unsigned[code ^ 0x80] ^ 0x80);
+        let Self { encoding, columns, stored } = self;
+        let blocks = Self { encoding: *encoding, columns: *columns, stored: stored.clone() };
+        Some(Arc::new(SlicedBlocks { blocks, table }))
+    }
+}
+
+/// Q8_0 blocks with every code replaced.
+#[derive(Debug)]
+struct SlicedBlocks {
+    blocks: Blocks,
+    /// By stored code, two's complement.
+    table: [u8; 256],
+}
+
+impl RowSource for SlicedBlocks {
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let row_bytes = self.blocks.row_bytes();
+        let mut bytes = self.blocks.stored.bytes()[rows.start * row_bytes..rows.end * row_bytes].to_vec();
+        for block in bytes.chunks_exact_mut(Encoding::Q8_0.block_bytes()) {
+            // Behind the scale of two bytes.
+            block[2..].iter_mut().for_each(|code| *code = self.table[usize::from(*code)]);
+        }
+        self.blocks.decode_bytes(&bytes, out)
+    }
+
+    fn release(&self) {
+        self.blocks.release();
     }
 }
 
@@ -323,5 +369,35 @@ mod tests {
         for row in 0..heads * head_dim {
             assert_eq!(stored[order.stored_row(row)], row);
         }
+    }
+
+    /// q + 128 = u, kept to its upper bits by the paper's formula, in floating point.
+    #[test]
+    fn a_sliced_q8_0_block_keeps_the_upper_bits_of_its_codes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocks");
+        let codes: Vec<i8> = (-128..128).map(|code| code as i8).collect();
+        let half = [0x00, 0x38]; // 0.5
+        let bytes: Vec<u8> = codes
+            .chunks(32)
+            .flat_map(|codes| {
+                half.into_iter().chain(codes.iter().map(|code| *code as u8)).collect::<Vec<_>>()
+            })
+            .collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Arc::new(MappedFile::open(&path).unwrap());
+        let stored = StoredBytes { file, range: 0..bytes.len() };
+        let blocks = Blocks { encoding: Encoding::Q8_0, columns: 256, stored };
+        for bits in 1..8 {
+            let mut values = [0.0; 256];
+            blocks.sliced(bits).unwrap().decode(0..1, &mut values).unwrap();
+            let step = 2f64.powi(8 - bits as i32);
+            for (code, value) in codes.iter().zip(values) {
+                let unsigned = f64::from(*code) + 128.0;
+                let kept = (unsigned / step + 0.5).floor().min(2f64.powi(bits as i32) - 1.0);
+                assert_eq!(f64::from(value), (kept * step - 128.0) * 0.5, "{code} at {bits} bits");
+            }
+        }
+        assert!(blocks.sliced(8).is_none());
     }
 }

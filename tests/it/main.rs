@@ -17,6 +17,7 @@ mod tokenizer_gguf;
 mod cousins;
 mod oracles;
 mod packed;
+mod packed_weights;
 mod simulated;
 mod trace;
 

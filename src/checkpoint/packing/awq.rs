@@ -14,7 +14,6 @@ use crate::{checkpoint::quantization::Quantization, error::Result};
 
 /// AWQ, and AutoRound in its layout.
 pub(super) const KIND: Kind = Kind {
-    name: "AWQ",
     methods: &["awq", "auto-round", "autoround", "intel/auto-round"],
     prepare: |_, settings| Ok(Box::new(Awq::read(settings)?)),
 };

@@ -29,11 +29,8 @@ use crate::{
 };
 
 /// bitsandbytes.
-pub(super) const KIND: Kind = Kind {
-    name: "bitsandbytes",
-    methods: &["bitsandbytes"],
-    prepare: |_, settings| Ok(Box::new(BitsAndBytes::read(settings)?)),
-};
+pub(super) const KIND: Kind =
+    Kind { methods: &["bitsandbytes"], prepare: |_, settings| Ok(Box::new(BitsAndBytes::read(settings)?)) };
 
 #[derive(Debug)]
 struct BitsAndBytes {

@@ -17,8 +17,7 @@ use super::{
 use crate::{error::Result, minifloat::E2M1};
 
 /// MXFP4 of gpt-oss.
-pub(super) const KIND: Kind =
-    Kind { name: "MXFP4 of gpt-oss", methods: &["mxfp4"], prepare: |_, _| Ok(Box::new(GptOss)) };
+pub(super) const KIND: Kind = Kind { methods: &["mxfp4"], prepare: |_, _| Ok(Box::new(GptOss)) };
 
 #[derive(Debug)]
 struct GptOss;

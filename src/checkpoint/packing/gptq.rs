@@ -18,7 +18,6 @@ use crate::{checkpoint::quantization::Quantization, error::Result};
 
 /// GPTQ, and AutoRound in its layout.
 pub(super) const KIND: Kind = Kind {
-    name: "GPTQ",
     methods: &["gptq", "auto-round", "autoround", "intel/auto-round"],
     prepare: |_, settings| Ok(Box::new(Gptq::read(settings)?)),
 };

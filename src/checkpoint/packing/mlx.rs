@@ -27,7 +27,7 @@ use crate::{
 
 /// MLX.
 pub(super) const KIND: Kind =
-    Kind { name: "MLX", methods: &["mlx"], prepare: |_, settings| Ok(Box::new(Mlx::read(settings)?)) };
+    Kind { methods: &["mlx"], prepare: |_, settings| Ok(Box::new(Mlx::read(settings)?)) };
 
 #[derive(Debug)]
 struct Mlx {
