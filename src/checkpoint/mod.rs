@@ -105,7 +105,14 @@ pub struct Checkpoint {
     /// The folder where `config.json` and `tokenizer.json` are looked for.
     pub folder: PathBuf,
     /// How packed matrices are read, settled when the first is asked for.
-    packings: OnceLock<Vec<Box<dyn Packing>>>,
+    packings: OnceLock<Packings>,
+}
+
+#[derive(Debug)]
+struct Packings {
+    all: Vec<Box<dyn Packing>>,
+    /// What the settings call the packing.
+    method: Option<String>,
 }
 
 /// One weight as a reader counts it: a plain tensor, or all the tensors of a packed matrix.
@@ -456,15 +463,28 @@ impl Checkpoint {
 
     fn packings(&self) -> Result<&[Box<dyn Packing>]> {
         if let Some(packings) = self.packings.get() {
-            return Ok(packings);
+            return Ok(&packings.all);
         }
         let prepared = match self.format {
-            Format::Gguf => Vec::new(),
+            Format::Gguf => Packings { all: Vec::new(), method: None },
             Format::Safetensors => {
-                packing::prepare(&self.packed_tensors(), Quantization::of(&self.folder)?.as_ref())?
+                let settings = Quantization::of(&self.folder)?;
+                Packings {
+                    all: packing::prepare(&self.packed_tensors(), settings.as_ref())?,
+                    method: settings.as_ref().and_then(Quantization::method),
+                }
             }
         };
-        Ok(self.packings.get_or_init(|| prepared))
+        Ok(&self.packings.get_or_init(|| prepared).all)
+    }
+
+    /// What the settings call the packing of the weights, if they do.
+    ///
+    /// # Errors
+    /// Settings that cannot be read.
+    pub fn packing_method(&self) -> Result<Option<&str>> {
+        self.packings()?;
+        Ok(self.packings.get().and_then(|packings| packings.method.as_deref()))
     }
 
     fn packed(&self, module: &str) -> Result<Option<Packed>> {

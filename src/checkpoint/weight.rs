@@ -227,6 +227,11 @@ impl Weight {
         self.shape.len() == 2
     }
 
+    /// Whether it took several tensors to store it.
+    pub fn is_packed(&self) -> bool {
+        self.tensors.len() > 1
+    }
+
     /// Whether both decode from the same source in the same order, so that decoding once serves both.
     pub fn same_source(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.source, &other.source) && self.row_order == other.row_order

@@ -106,7 +106,7 @@ fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Option<Strin
     let stated = stated_architecture(checkpoint);
     match checkpoint.config() {
         Ok(Some(config)) => {
-            let facts = vec![
+            let mut facts = vec![
                 ("num_hidden_layers", config.num_hidden_layers.to_string()),
                 ("hidden_size", config.hidden_size.to_string()),
                 ("intermediate_size", config.intermediate_size.to_string()),
@@ -119,8 +119,13 @@ fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Option<Strin
                 ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
             ];
             let name = config.architecture.name().to_owned();
-            let reason = crate::model::Decoder::open(checkpoint, config, &candle_core::Device::Cpu).err();
-            (name, Some(facts), reason.map(|error| error.to_string()))
+            let opened = crate::model::Decoder::open(checkpoint, config, &candle_core::Device::Cpu);
+            if let Ok(decoder) = &opened {
+                let (activations, kv_cache) = super::models::computed_as(decoder);
+                facts.push(("activations", activations));
+                facts.push(("kv cache", kv_cache.unwrap_or_else(|| "as computed".to_owned())));
+            }
+            (name, Some(facts), opened.err().map(|error| error.to_string()))
         }
         Ok(None) => (stated, None, Some("there is no config.json beside the weights".to_owned())),
         Err(reason) => (stated, None, Some(reason.to_string())),
@@ -260,6 +265,14 @@ fn render(inspection: &Inspection, tensors: bool) -> String {
             share.bits_per_weight.map_or("?".to_owned(), |bits| format!("{bits:.3}")),
         ));
     }
+    lines.push(format!(
+        "  {:24} {:>8} {:>14} {:>12} {:>7}",
+        "total",
+        inspection.tensors.len(),
+        count(inspection.parameters),
+        inspection.weight_bytes.map_or("?".to_owned(), bytes),
+        inspection.bits_per_weight.map_or("?".to_owned(), |bits| format!("{bits:.3}")),
+    ));
     if tensors {
         lines.push(String::new());
         for tensor in &inspection.tensors {

@@ -30,7 +30,7 @@ pub(super) struct Model {
     pub checkpoint: Arc<Checkpoint>,
     pub decoder: Decoder,
     /// Before the steps of its recipe.
-    as_stored: Option<Decoder>,
+    as_stored: Decoder,
     /// Its own tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
     /// Where the tokenizer in use came from, for the report.
@@ -126,8 +126,8 @@ fn finish(
             "the tokenizer belongs to another model: put the right tokenizer.json beside the weights",
         ));
     }
-    let stored = match twin.and_then(|twin| twin.as_stored.clone()) {
-        Some(stored) => stored,
+    let stored = match twin {
+        Some(twin) => twin.as_stored.clone(),
         None => Decoder::open(&checkpoint, config, opening.device)?.with_activations(opening.activations),
     };
     let decoder = recipe.apply(&stored)?;
@@ -137,7 +137,7 @@ fn finish(
         given: recipe.text.clone(),
         checkpoint,
         decoder,
-        as_stored: Some(stored),
+        as_stored: stored,
         tokenizer,
         tokenizer_source,
     })
@@ -222,6 +222,14 @@ pub(super) fn open(base: &Recipe, quants: &[Recipe], opening: Opening) -> Result
     }
     for model in base.model().into_iter().chain(&models) {
         warnings.extend(weight_warnings(model));
+        let packed = model.as_stored.weights().iter().any(|weight| weight.is_packed());
+        if let Some(method) = model.checkpoint.packing_method()?.filter(|_| !packed) {
+            warnings.push(format!(
+                "{}: its settings say that the weights are packed by {method}, but they are dense; they are read as \
+                 they are.",
+                model.label
+            ));
+        }
     }
     settle_vocabulary(base, models, warnings)
 }
@@ -422,7 +430,7 @@ fn unique_label(stem: String, base: &BaseModel, models: &[Model]) -> String {
 }
 
 /// What is done to activations and to the KV cache, in words.
-fn computed_as(decoder: &Decoder) -> (String, Option<String>) {
+pub(super) fn computed_as(decoder: &Decoder) -> (String, Option<String>) {
     let config = &decoder.config;
     let schemes: BTreeSet<String> = (0..config.num_hidden_layers)
         .filter_map(|layer| decoder.kv_cache(layer))

@@ -94,7 +94,7 @@ pub fn help() -> String {
     simulate::QUANTIZERS.iter().for_each(|entry| line(entry.name, entry.summary));
     text += "\nCaches:\n";
     let mut line = |name: &str, summary: &str| text += &format!("  {name:16} {summary}\n");
-    KvCacheScheme::names().for_each(|(name, summary)| line(name.as_ref(), summary.as_ref()));
+    KvCacheScheme::names().for_each(|(name, summary)| line(name, summary));
     text
 }
 

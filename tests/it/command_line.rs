@@ -145,6 +145,23 @@ fn known_configs_in_the_older_spelling_are_understood() {
 }
 
 #[test]
+fn settings_without_packed_weights_are_not_believed() {
+    let Some(models) = shared("models/stories260k") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(models.join(file), folder.path().join(file)).unwrap();
+    }
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(models.join("config.json")).unwrap()).unwrap();
+    config["quantization_config"] = serde_json::json!({"quant_method": "gptq", "bits": 4, "group_size": 128});
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let found =
+        compare(&models.join("model.safetensors"), &[folder.path().to_owned()], &["--max-windows", "2"]);
+    assert!(found.warnings.iter().any(|w| w.contains("gptq") && w.contains("dense")), "{:?}", found.warnings);
+    assert_eq!(found.quants[0].overall.kl_divergence.max, 0.0);
+}
+
+#[test]
 fn a_lone_file_borrows_what_is_missing_from_its_cousin() {
     let Some(models) = shared("models/stories260k") else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -238,6 +238,92 @@ fn steps_that_mean_nothing_are_refused_with_what_there_is() {
     }
 }
 
+/// A PEFT folder: rank 4 on q_proj and down_proj of every layer, α = 8.
+fn write_adapter(folder: &Path, decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
+    const RANK: usize = 4;
+    let mut state = 3u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0) * 0.1
+    };
+    let (mut tensors, mut products) = (std::collections::HashMap::new(), BTreeMap::new());
+    for weight in decoder.weights() {
+        let Some(module) = weight.name.strip_suffix(".weight") else { continue };
+        if !module.ends_with("q_proj") && !module.ends_with("down_proj") {
+            continue;
+        }
+        let (rows, columns) = (weight.shape[0], weight.shape[1]);
+        let a: Vec<f32> = (0..RANK * columns).map(|_| next()).collect();
+        let b: Vec<f32> = (0..rows * RANK).map(|_| next()).collect();
+        let product = (0..rows * columns).map(|at| {
+            let (row, column) = (at / columns, at % columns);
+            let sum: f64 =
+                (0..RANK).map(|r| f64::from(b[row * RANK + r]) * f64::from(a[r * columns + column])).sum();
+            (2.0 * sum) as f32
+        });
+        products.insert(weight.name.clone(), product.collect());
+        let tensor =
+            |values: Vec<f32>, shape: (usize, usize)| Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        tensors.insert(format!("base_model.model.{module}.lora_A.weight"), tensor(a, (RANK, columns)));
+        tensors.insert(format!("base_model.model.{module}.lora_B.weight"), tensor(b, (rows, RANK)));
+    }
+    candle_core::safetensors::save(&tensors, folder.join("adapter_model.safetensors")).unwrap();
+    let config =
+        r#"{"peft_type":"LORA","r":4,"lora_alpha":8,"target_modules":["q_proj","down_proj"],"bias":"none"}"#;
+    std::fs::write(folder.join("adapter_config.json"), config).unwrap();
+    products
+}
+
+#[test]
+fn an_adapter_is_added_to_dense_and_quantized_bases_and_survives_requantizing_in_part() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let base = models.join("model.safetensors").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let products = write_adapter(folder.path(), &open(&base));
+    assert_eq!(products.len(), 12);
+    let lora = format!("@lora={}", folder.path().display());
+    // On dense weights, on NF4 and on llama.cpp's Q4_K_M alike: W + 2·B·A.
+    for stored in
+        [base.clone(), format!("{base}@nf4"), models.join("polyglot6m-Q4_K_M.gguf").display().to_string()]
+    {
+        let (without, with) = (linears(&open(&stored)), linears(&open(&format!("{stored}{lora}"))));
+        for (name, values) in &with {
+            match products.get(name) {
+                None => assert_eq!(values, &without[name], "{stored} {name}"),
+                Some(product) => {
+                    let expected: Vec<f32> = without[name].iter().zip(product).map(|(w, d)| w + d).collect();
+                    assert!(max_abs_difference(values, &expected) < 1e-6, "{stored} {name}");
+                }
+            }
+        }
+    }
+    // What the adapter changed, and what is left of it after merging and requantizing.
+    let text = shared("data/text/mgsm-11-languages.txt").unwrap();
+    let args = [
+        "--text",
+        text.to_str().unwrap(),
+        "--protocol",
+        "llama.cpp",
+        "--max-windows",
+        "4",
+        "--probe",
+        "none",
+    ];
+    let quants = [format!("{base}{lora}"), format!("{base}@nf4{lora}"), format!("{base}{lora}@nf4")];
+    let found = compare(Path::new(&base), &quants.map(PathBuf::from), &args);
+    let kl: Vec<f64> = found.quants.iter().map(|quant| quant.overall.kl_divergence.mean.value).collect();
+    assert!(kl.iter().all(|kl| *kl > 1e-4), "{kl:?}");
+    assert!(found.quants[1].model.encodings.iter().any(|e| e.encoding.contains("LoRA r4")));
+    let said = refusal([
+        "compare",
+        models.join("model.safetensors").to_str().unwrap(),
+        &format!("{}{lora}", shared("models/stories260k").unwrap().join("model.safetensors").display()),
+        "--out",
+        "never",
+    ]);
+    assert!(said.contains("lora_") || said.contains("shape"), "{said}");
+}
+
 /// Writes the tensors of a GGUF file as parts, as `llama-gguf-split` would.
 fn split(path: &Path, folder: &Path, parts: usize) {
     let mut file = std::fs::File::open(path).unwrap();

@@ -144,7 +144,6 @@ fn every_packed_golden_gives_its_tools_logits() {
                 ),
             ),
         };
-        println!("{}: {said}", folder.display());
         if !fine {
             failed.push(format!("{}: {said}", folder.display()));
         }
@@ -188,7 +187,6 @@ fn nvfp4_is_decoded_exactly_where_its_reference_rounds_to_bf16() {
     let ids = input_ids(&folder.join("golden.safetensors"));
     let (ours, golden, base) = (logits(&open(&folder), &ids), golden_logits(&folder), golden_logits(&base));
     let ratio = rms(&ours, &golden) / rms(&golden, &base);
-    println!("{ratio} {}", max_abs_difference(&ours, &golden));
     assert!(ratio < 0.03, "{ratio}");
     assert!((nll(&ours, &ids) - nll(&golden, &ids)).abs() < 2e-3);
 }
@@ -223,12 +221,11 @@ fn quantized_linears_round_their_inputs_as_compressed_tensors_does() {
             let equal = differences.iter().filter(|d| **d <= 1e-4 * largest).count();
             let share = equal as f64 / y.len() as f64;
             let worst = differences.iter().copied().fold(0.0, f32::max) / largest;
-            println!("{name} {linear}: {:.4} % equal, worst {worst:.2e} of the largest", share * 100.0);
             // The same x unrounded must not pass, where the scheme rounds it.
             let unrounded = decoder
                 .with_activations(ActivationMode::None)
                 .layer(0, &mut Decoded::default())
-                .and_then(|layer| Ok(layer.linear(linear, &x, &geometry).unwrap()))
+                .map(|layer| layer.linear(linear, &x, &geometry).unwrap())
                 .unwrap();
             let unrounded: Vec<f32> = unrounded.flatten_all().unwrap().to_vec1().unwrap();
             let unrounded =
@@ -255,7 +252,6 @@ fn the_trained_model_keeps_its_packed_figures() {
         let (ours, golden) = (logits(&open(&packed), &ids), golden_logits(&packed));
         let (ours_nll, golden_nll) = (nll(&ours, &ids), nll(&golden, &ids));
         let (ours_kl, golden_kl) = (mean_kl(&base, &ours, vocabulary), mean_kl(&base, &golden, vocabulary));
-        println!("{}: nll {ours_nll} {golden_nll}, KL {ours_kl:e} {golden_kl:e}", packed.display());
         assert!((ours_nll / golden_nll - 1.0).abs() < 1e-3, "{}: {ours_nll} {golden_nll}", packed.display());
         assert!((ours_kl / golden_kl - 1.0).abs() < 0.2, "{}: {ours_kl} {golden_kl}", packed.display());
         let name = packed.file_name().unwrap().to_str().unwrap().to_owned();

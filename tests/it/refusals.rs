@@ -60,7 +60,24 @@ fn configs_that_cannot_be_run_are_refused_by_key() {
         (|c| c["rope_scaling"] = serde_json::json!({"rope_type": "linear"}), &["factor", "missing"]),
         (|c| c["rope_theta"] = (-1).into(), &["rope_theta"]),
         (|c| c["hidden_act"] = "gelu".into(), &["hidden_act", "gelu"]),
-        (|c| c["quantization_config"] = serde_json::json!({"quant_method": "gptq"}), &["gptq"]),
+        (
+            |c| c["quantization_config"] = serde_json::json!({"quant_method": "vptq"}),
+            &["vptq", "quant_method"],
+        ),
+        (
+            |c| {
+                c["quantization_config"] =
+                    serde_json::json!({"quant_method": "gptq", "checkpoint_format": "gptq_p"})
+            },
+            &["gptq_p"],
+        ),
+        (
+            |c| {
+                c["quantization_config"] =
+                    serde_json::json!({"quant_method": "compressed-tensors", "format": "marlin-24"})
+            },
+            &["marlin-24"],
+        ),
         (|c| c["use_sliding_window"] = true.into(), &["use_sliding_window"]),
         (|c| c["head_dim"] = 7.into(), &["head_dim"]),
         (

@@ -213,9 +213,9 @@ mod tests {
         for (from, to) in [(8, 4), (8, 2), (8, 3), (4, 2), (6, 5), (8, 8), (4, 4)] {
             let table = slice_table(from, to);
             let step = f64::from(1u32 << (from - to));
-            for code in 0..1usize << from {
+            for (code, sliced) in table.iter().enumerate().take(1 << from) {
                 let expected = (code as f64 / step + 0.5).floor().min(f64::from((1u32 << to) - 1)) * step;
-                assert_eq!(f64::from(table[code]), expected, "{from} to {to} bits: {code}");
+                assert_eq!(f64::from(*sliced), expected, "{from} to {to} bits: {code}");
             }
         }
         // 8 to 4 bits: 7 goes down, 8 up, 255 stays in range.
