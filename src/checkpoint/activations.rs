@@ -98,7 +98,10 @@ impl fmt::Display for ActivationQuantization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (format, granularity, scale) = match self {
             ActivationQuantization::LlmInt8 { threshold } => {
-                return write!(f, "int8 per token (LLM.int8, outliers from {threshold} in f16)");
+                return write!(
+                    f,
+                    "int8 per token (LLM.int8(), outlier columns from {threshold} as they are)"
+                );
             }
             ActivationQuantization::Ggml(GgmlActivation::F16) => return f.write_str("f16"),
             ActivationQuantization::Ggml(GgmlActivation::Bf16) => return f.write_str("bf16"),

@@ -38,59 +38,35 @@ fn linears(decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
     inside.map(|weight| (weight.name.clone(), weight.decode().unwrap())).collect()
 }
 
-/// Share of equal elements, and the largest difference relative to the largest magnitude.
-fn agreement(a: &[f32], b: &[f32]) -> (f64, f32) {
-    assert_eq!(a.len(), b.len());
-    let largest = b.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-    let near = a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() <= 1e-6 * b.abs()).count();
-    (near as f64 / a.len() as f64, max_abs_difference(a, b) / largest)
+/// Arguments that score the first windows of a multilingual text.
+fn windows<'a>(text: &'a Path, count: &'a str) -> Vec<&'a str> {
+    vec!["--text", text.to_str().unwrap(), "--protocol", "llama.cpp", "--max-windows", count]
 }
 
+/// Their values are compared in `simulated`.
 #[test]
-fn a_simulated_base_equals_the_real_file_of_the_same_encoding() {
+fn a_simulated_base_rounds_activations_as_the_real_file_declares() {
     let Some(goldens) = shared("goldens") else { return };
     let base = goldens.join("ct-base");
+    let mut rounding = 0;
     for (quantizer, real) in [
         ("w8a8", "ct/w8a8"),
         ("w4a16", "ct/w4a16"),
-        ("w4a16_asym", "ct/w4a16_asym"),
-        ("w3a16", "ct/w3a16"),
-        ("w2a16", "ct/w2a16"),
         ("fp8_dynamic", "ct/fp8_dynamic"),
         ("fp8_block", "ct/fp8_block"),
         ("nvfp4a16", "ct/nvfp4a16"),
-        ("mxfp4a16", "ct/mxfp4a16"),
         ("mxfp4", "ct/mxfp4"),
         ("mxfp8", "ct/mxfp8"),
         ("nf4", "bnb/nf4"),
-        ("nf4-dq", "bnb/nf4-dq"),
-        ("fp4", "bnb/fp4"),
         ("llm_int8", "bnb/int8"),
     ] {
         let real = open(goldens.join(real).to_str().unwrap());
         let simulated = open(&format!("{}@{quantizer}", base.display()));
         assert_eq!(real.rounds_activations(), simulated.rounds_activations(), "{quantizer}");
         assert_eq!(real.activations_in_words(), simulated.activations_in_words(), "{quantizer}");
-        let (real, simulated) = (linears(&real), linears(&simulated));
-        assert_eq!(real.len(), 14);
-        for (name, real) in &real {
-            let (share, worst) = agreement(&simulated[name], real);
-            // Ties between two codes may fall either way where a scale differs in its last bit; bitsandbytes' CPU path
-            // looks the codes of its nested scales up in a coarse table, where its GPU kernels take the nearest.
-            let least = if quantizer == "nf4-dq" { 0.995 } else { 0.999 };
-            assert!(share > least, "{quantizer} {name}: {share} equal, worst {worst}");
-        }
+        rounding += usize::from(real.rounds_activations());
     }
-}
-
-#[test]
-fn a_simulated_base_equals_llama_cpps_q8_0_file() {
-    let Some(models) = shared("models/polyglot6m") else { return };
-    let real = linears(&open(models.join("polyglot6m-Q8_0.gguf").to_str().unwrap()));
-    let simulated = linears(&open(&format!("{}@q8_0", models.join("model.safetensors").display())));
-    for (name, real) in &real {
-        assert_eq!(agreement(&simulated[name], real).0, 1.0, "{name}");
-    }
+    assert_eq!(rounding, 6);
 }
 
 #[test]
@@ -157,8 +133,7 @@ fn recipes_share_weights_and_combine_with_any_encoding() {
         of(&models.join("ct/w8a8"), "@kv=fp8"),
     ];
     let text = shared("data/text/mgsm-11-languages.txt").unwrap();
-    let text = text.to_str().unwrap();
-    let args = ["--text", text, "--protocol", "llama.cpp", "--max-windows", "10", "--probe-tokens", "1024"];
+    let args = [windows(&text, "10"), vec!["--probe-tokens", "1024"]].concat();
     let together = compare(&base, &quants, &args);
     let label = |index: usize| together.quants[index].model.label.as_str();
     assert_eq!((label(0), label(3)), ("@kv=q4_0", "polyglot6m-Q4_K_M@kv=q8_0"));
@@ -193,19 +168,8 @@ fn recipes_share_weights_and_combine_with_any_encoding() {
 fn slices_of_an_integer_checkpoint_get_worse_bit_by_bit() {
     let Some(models) = shared("models/polyglot6m") else { return };
     let text = shared("data/text/mgsm-11-languages.txt").unwrap();
-    let args = [
-        "--text",
-        text.to_str().unwrap(),
-        "--protocol",
-        "llama.cpp",
-        "--max-windows",
-        "4",
-        "--probe",
-        "none",
-        "--no-noise-floor",
-        "--slice-bits",
-        "6,4,3",
-    ];
+    let rest = vec!["--probe", "none", "--no-noise-floor", "--slice-bits", "6,4,3"];
+    let args = [windows(&text, "4"), rest].concat();
     let found = compare(&models.join("model.safetensors"), &[models.join("ct/w8a8")], &args);
     let labels: Vec<&str> = found.quants.iter().map(|quant| quant.model.label.as_str()).collect();
     assert_eq!(labels, ["w8a8", "w8a8@slice=6", "w8a8@slice=4", "w8a8@slice=3"]);
@@ -299,16 +263,7 @@ fn an_adapter_is_added_to_dense_and_quantized_bases_and_survives_requantizing_in
     }
     // What the adapter changed, and what is left of it after merging and requantizing.
     let text = shared("data/text/mgsm-11-languages.txt").unwrap();
-    let args = [
-        "--text",
-        text.to_str().unwrap(),
-        "--protocol",
-        "llama.cpp",
-        "--max-windows",
-        "4",
-        "--probe",
-        "none",
-    ];
+    let args = [windows(&text, "4"), vec!["--probe", "none"]].concat();
     let quants = [format!("{base}{lora}"), format!("{base}@nf4{lora}"), format!("{base}{lora}@nf4")];
     let found = compare(Path::new(&base), &quants.map(PathBuf::from), &args);
     let kl: Vec<f64> = found.quants.iter().map(|quant| quant.overall.kl_divergence.mean.value).collect();
@@ -321,7 +276,7 @@ fn an_adapter_is_added_to_dense_and_quantized_bases_and_survives_requantizing_in
         "--out",
         "never",
     ]);
-    assert!(said.contains("lora_") || said.contains("shape"), "{said}");
+    assert!(said.contains("the adapter belongs to another model"), "{said}");
 }
 
 /// Writes the tensors of a GGUF file as parts, as `llama-gguf-split` would.

@@ -78,7 +78,7 @@ fn schemes_equal_llm_compressors_and_bitsandbytes() {
         ("ct/fp8", "fp8_tensor", 1.0),
         ("ct/fp8_dynamic", "fp8", 1.0),
         ("ct/fp8_block", "fp8_block", 1.0),
-        // The factor was computed on a GPU and is off by one unit in the last place; that turns one code of a million.
+        // The file's factor differs in its last bit, which turns one code of a million.
         ("ct/nvfp4", "nvfp4", 0.999_995),
         ("ct/nvfp4a16", "nvfp4a16", 0.999_995),
         ("ct/mxfp4", "mxfp4", 1.0),
@@ -86,9 +86,10 @@ fn schemes_equal_llm_compressors_and_bitsandbytes() {
         ("ct/mxfp8", "mxfp8", 1.0),
         ("bnb/nf4", "nf4", 1.0),
         ("bnb/fp4", "fp4", 1.0),
-        // bitsandbytes on a CPU finds the codes of scales in a table: 37 of 18432 scales are off by one code.
+        // bitsandbytes' CPU path looks the codes of scales up in a coarse table, where its GPU kernel takes the nearest:
+        // 37 of 18432 scales are off by one code.
         ("bnb/nf4-dq", "nf4-dq", 0.998),
-        // Written on a GPU, whose division is approximate: halves go either way.
+        // 76 exact halves went the other way.
         ("bnb/int8", "llm_int8", 0.999_9),
     ] {
         let file = support::shared(&format!("goldens/{folder}")).expect("beside the base");
