@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use super::{Outcome, terminal};
 use crate::{
-    checkpoint::{Checkpoint, StoredWeight},
-    error::Result,
+    checkpoint::{Checkpoint, StoredWeight, Weight},
+    cousin::Recipe,
+    error::{Error, Result},
+    model::Decoder,
     report::format::{bytes, count},
 };
 
@@ -63,9 +65,24 @@ pub(super) fn command(path: &Path, tensors: bool, json: bool) -> Result<Outcome>
 }
 
 fn inspect(path: &Path) -> Result<Inspection> {
-    let checkpoint = Checkpoint::open(path)?;
-    let (architecture, config, cannot_run) = architecture(&checkpoint);
-    let weights = checkpoint.stored_weights();
+    let recipe = Recipe::parse(path)?;
+    let checkpoint = Checkpoint::open(&recipe.path)?;
+    let (architecture, mut config, opened) = architecture(&checkpoint);
+    let opened = match (recipe.is_plain(), opened) {
+        (true, opened) => opened,
+        // What follows the path needs a model that can be run.
+        (false, opened) => Ok(recipe.apply(&opened?)?),
+    };
+    if let (Some(facts), Ok(decoder)) = (&mut config, &opened) {
+        let (activations, kv_cache) = super::models::computed_as(decoder);
+        facts.push(("activations", activations));
+        facts.push(("kv cache", kv_cache.unwrap_or_else(|| "as computed".to_owned())));
+    }
+    let weights = match &opened {
+        Ok(decoder) if !recipe.is_plain() => decoder.weights().iter().map(made).collect(),
+        _ => checkpoint.stored_weights(),
+    };
+    let cannot_run = opened.err().map(|reason| reason.to_string());
     let encodings = shares(&weights);
     let parameters: u64 = encodings.iter().map(|share| share.parameters).sum();
     let weight_bytes: Option<u64> = encodings.iter().map(|share| share.bytes).sum();
@@ -101,12 +118,22 @@ fn inspect(path: &Path) -> Result<Inspection> {
 
 type Facts = Vec<(&'static str, String)>;
 
-/// Name, settings, and the first reason why the model cannot be run.
-fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Option<String>) {
+/// A weight as a recipe leaves it.
+fn made(weight: &Weight) -> StoredWeight {
+    StoredWeight {
+        name: weight.name.clone(),
+        shape: weight.shape.clone(),
+        encoding: weight.encoding.clone(),
+        stored_bytes: Some(weight.stored_bytes),
+    }
+}
+
+/// Name, settings, and the model, or the first reason why it cannot be run.
+fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Result<Decoder>) {
     let stated = stated_architecture(checkpoint);
     match checkpoint.config() {
         Ok(Some(config)) => {
-            let mut facts = vec![
+            let facts = vec![
                 ("num_hidden_layers", config.num_hidden_layers.to_string()),
                 ("hidden_size", config.hidden_size.to_string()),
                 ("intermediate_size", config.intermediate_size.to_string()),
@@ -119,16 +146,15 @@ fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Option<Strin
                 ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
             ];
             let name = config.architecture.name().to_owned();
-            let opened = crate::model::Decoder::open(checkpoint, config, &candle_core::Device::Cpu);
-            if let Ok(decoder) = &opened {
-                let (activations, kv_cache) = super::models::computed_as(decoder);
-                facts.push(("activations", activations));
-                facts.push(("kv cache", kv_cache.unwrap_or_else(|| "as computed".to_owned())));
-            }
-            (name, Some(facts), opened.err().map(|error| error.to_string()))
+            (name, Some(facts), Decoder::open(checkpoint, config, &candle_core::Device::Cpu))
         }
-        Ok(None) => (stated, None, Some("there is no config.json beside the weights".to_owned())),
-        Err(reason) => (stated, None, Some(reason.to_string())),
+        Ok(None) => {
+            let problem = "has no config.json beside it";
+            let missing =
+                Error::file(&checkpoint.path, problem, "put the model's config.json into its folder");
+            (stated, None, Err(missing))
+        }
+        Err(reason) => (stated, None, Err(reason)),
     }
 }
 

@@ -139,7 +139,7 @@ pub struct CompareArgs {
     /// Tokens of the probes' sample (whole windows), or "all".
     #[arg(long, default_value = "4096", value_parser = parse_probe_tokens, value_name = "N|all")]
     pub probe_tokens: ProbeTokens,
-    /// Skip the noise floor (base against itself rounded to bf16).
+    /// Skip the noise floor (base against itself rounded to bf16) and the cousins' own rounding noise.
     #[arg(long)]
     pub no_noise_floor: bool,
     /// Do not hash the model files.
@@ -214,7 +214,7 @@ fn parse_probe_tokens(text: &str) -> std::result::Result<ProbeTokens, String> {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  qeval inspect model-Q4_K_M.gguf --tensors")]
 struct InspectArgs {
-    /// A .safetensors or .gguf file, or a Hugging Face folder.
+    /// A .safetensors or .gguf file, or a Hugging Face folder; @STEPs as in compare.
     model: PathBuf,
     /// List every tensor.
     #[arg(long)]

@@ -100,8 +100,12 @@ pub fn help() -> String {
 
 fn step(text: &str) -> Result<Step> {
     match text.split_once('=') {
-        Some(("kv", scheme)) => KvCacheScheme::parse(scheme).map(Step::KvCache),
-        Some(("lora", folder)) if !folder.is_empty() => Ok(Step::Lora(PathBuf::from(folder))),
+        Some(("kv", scheme)) => KvCacheScheme::parse(&scheme.to_lowercase()).map(Step::KvCache),
+        Some(("lora", "")) => Err(Error::argument(
+            "@lora= names no adapter",
+            "give the folder of adapter_config.json: @lora=my-adapter/",
+        )),
+        Some(("lora", folder)) => Ok(Step::Lora(PathBuf::from(folder))),
         Some(("slice", bits)) => match bits.parse() {
             Ok(bits @ 1..=7) => Ok(Step::Slice(bits)),
             _ => Err(Error::argument(
@@ -178,9 +182,13 @@ mod tests {
 
     #[test]
     fn unknown_steps_are_refused_by_name() {
-        for (text, said) in
-            [("m@q4_z", "q4_z"), ("m@kv=q3", "q3"), ("m@slice=9", "9"), ("m@slice=", "slice"), ("m@", "")]
-        {
+        for (text, said) in [
+            ("m@q4_z", "q4_z"),
+            ("m@kv=q3", "q3"),
+            ("m@slice=9", "9"),
+            ("m@slice=", "slice"),
+            ("m@lora=", "adapter"),
+        ] {
             let error = Recipe::parse(Path::new(text)).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
             assert!(error.help().is_some(), "{error}");

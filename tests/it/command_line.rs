@@ -116,6 +116,13 @@ fn inspect_counts_bits_as_the_file_has_them() {
     assert_eq!(inspection["weight_bytes"].as_f64(), Some(bytes));
     let bits = inspection["bits_per_weight"].as_f64().unwrap();
     assert!((bits - bytes * 8.0 / 5_773_568.0).abs() < 1e-12);
+    // What a conversion would weigh, before anyone converts: 4,718,592 weights in linears.
+    let simulated = format!("{}@q4_k@kv=q8_0", models.join("model.safetensors").display());
+    let inspection: Value = serde_json::from_str(&stdout(&qeval(["inspect", &simulated, "--json"]))).unwrap();
+    let bytes = 4_718_592.0 / 256.0 * 144.0 + (5_773_568.0 - 4_718_592.0) * 2.0;
+    assert_eq!(inspection["weight_bytes"].as_f64(), Some(bytes));
+    let facts = inspection["config"].to_string();
+    assert!(facts.contains("q8_0, 8.5"), "{facts}");
 }
 
 #[test]

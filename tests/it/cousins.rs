@@ -14,7 +14,7 @@ use qeval::{
     cousin::Recipe,
     evaluate::trace,
     model::{
-        Decoder,
+        ActivationMode, Decoder,
         kv_cache::{KvCacheScheme, Part},
     },
 };
@@ -327,4 +327,109 @@ fn a_split_gguf_is_the_model_that_was_split() {
     std::fs::remove_file(&parts[1]).unwrap();
     let said = refusal(["inspect".as_ref(), parts[0].as_os_str()]);
     assert!(said.contains("model-00002-of-00003.gguf") && said.contains("missing"), "{said}");
+}
+
+/// Writes a GGUF file again with tensors added or replaced.
+fn with_tensors(path: &Path, out: &Path, added: &[(&str, &[f32])]) {
+    let mut file = std::fs::File::open(path).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    let mut tensors: Vec<(String, QTensor)> = content
+        .tensor_infos
+        .keys()
+        .map(|name| (name.clone(), content.tensor(&mut file, name, &Device::Cpu).unwrap()))
+        .collect();
+    for (name, values) in added {
+        let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap();
+        tensors.push(((*name).to_owned(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
+    }
+    let metadata: Vec<(&str, &gguf_file::Value)> =
+        content.metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    let tensors: Vec<(&str, &QTensor)> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut std::fs::File::create(out).unwrap(), &metadata, &tensors).unwrap();
+}
+
+#[test]
+fn a_scale_beside_a_gguf_matrix_multiplies_it() {
+    let Some(models) = shared("models/stories260k") else { return };
+    let (whole, folder) = (models.join("stories260K-Q8_0.gguf"), tempfile::tempdir().unwrap());
+    let scaled = folder.path().join("scaled.gguf");
+    with_tensors(&whole, &scaled, &[("blk.0.attn_q.scale", &[2.5]), ("blk.1.ffn_up.input_scale", &[0.1])]);
+    let (before, after) = (linears(&open(whole.to_str().unwrap())), open(scaled.to_str().unwrap()));
+    for (name, values) in &linears(&after) {
+        let factor = if name == "model.layers.0.self_attn.q_proj.weight" { 2.5 } else { 1.0 };
+        let expected: Vec<f32> = before[name].iter().map(|w| w * factor).collect();
+        assert_eq!(values, &expected, "{name}");
+    }
+    let warned =
+        after.weights().iter().flat_map(|weight| &weight.warnings).any(|w| w.contains("input scale"));
+    assert!(warned);
+    with_tensors(&whole, &scaled, &[("blk.0.attn_q.scale", &[0.0])]);
+    let said = refusal(["trace", scaled.to_str().unwrap(), "--tokens", "1", "--out", "never"]);
+    assert!(said.contains("blk.0.attn_q.scale") && said.contains("is 0"), "{said}");
+}
+
+/// A quantized head rounds its input, too: by hand from the last hidden state, which a trace keeps.
+#[test]
+fn a_head_that_is_quantized_rounds_its_input() {
+    let Some(goldens) = shared("goldens") else { return };
+    let base = goldens.join("ct-base").display().to_string();
+    let ids = &input_ids(&goldens.join("ct-base/golden.safetensors"))[0];
+    let decoder = open(&format!("{base}@none,lm_head=w8a8"));
+    assert_eq!(decoder.activations_in_words(), "int8 per token, dynamic into 1 linears");
+    let traced = trace::trace(&decoder, ids).unwrap();
+    let hidden: Vec<Vec<f32>> = traced.hidden.last().unwrap().to_vec2().unwrap();
+    let head = decoder.weights().iter().find(|weight| weight.name == "lm_head.weight").unwrap();
+    let (rows, columns) = (head.decode().unwrap(), head.columns());
+    let logits: Vec<Vec<f32>> = traced.logits.to_vec2().unwrap();
+    for (hidden, logits) in hidden.iter().zip(&logits) {
+        let scale = hidden.iter().fold(0f32, |amax, x| amax.max(x.abs())) / 127.5;
+        let rounded: Vec<f32> =
+            hidden.iter().map(|x| (x / scale).clamp(-128.0, 127.0).round_ties_even() * scale).collect();
+        for (row, logit) in rows.chunks_exact(columns).zip(logits) {
+            let expected: f64 = row.iter().zip(&rounded).map(|(w, x)| f64::from(w * x)).sum();
+            assert!((expected - f64::from(*logit)).abs() < 1e-4, "{expected} {logit}");
+        }
+    }
+}
+
+#[test]
+fn a_declared_kv_cache_is_part_of_the_model_and_can_be_replaced() {
+    let Some(models) = shared("models/polyglot6m") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(models.join("config.json")).unwrap()).unwrap();
+    config["quantization_config"] = serde_json::json!({
+        "quant_method": "compressed-tensors", "format": "dense", "quantization_status": "frozen", "config_groups": {},
+        "kv_cache_scheme": {
+            "num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": true, "dynamic": false
+        }
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(models.join("model.safetensors")).unwrap();
+    let mut tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let (k_scale, v_scale) = (0.05f32.to_le_bytes(), 0.02f32.to_le_bytes());
+    for layer in 0..6 {
+        for (name, scale) in [("k_scale", &k_scale), ("v_scale", &v_scale)] {
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], scale).unwrap();
+            tensors.push((format!("model.layers.{layer}.self_attn.{name}"), view));
+        }
+    }
+    std::fs::write(folder.path().join("model.safetensors"), safetensors::serialize(tensors, None).unwrap())
+        .unwrap();
+    let path = folder.path().display().to_string();
+    let fp8 = |scheme: Option<&KvCacheScheme>| match scheme {
+        Some(KvCacheScheme::Fp8 { k_scale, v_scale }) => Some((*k_scale, *v_scale)),
+        _ => None,
+    };
+    let declared = open(&path);
+    assert_eq!(fp8(declared.kv_cache(5)), Some((0.05, 0.02)));
+    // `@kv=fp8` keeps the checkpoint's scales; another cache takes their place; `none` measures without.
+    assert_eq!(fp8(open(&format!("{path}@kv=fp8")).kv_cache(0)), Some((0.05, 0.02)));
+    assert_eq!(open(&format!("{path}@kv=q8_0")).kv_cache(0).unwrap().name(), "q8_0");
+    assert!(declared.with_activations(ActivationMode::None).kv_cache(0).is_none());
+    let ids = &input_ids(&models.join("golden.safetensors"))[0];
+    let plain = logits(&open(&models.join("model.safetensors").display().to_string()), ids);
+    assert!(logits(&declared, ids) != plain);
+    assert_eq!(logits(&declared.with_activations(ActivationMode::None), ids), plain);
 }

@@ -14,7 +14,7 @@ use qeval::{
     Result,
     checkpoint::{Checkpoint, RowSource, Weight},
     evaluate::trace,
-    model::{ActivationMode, Decoded, Decoder, Geometry},
+    model::{ActivationMode, Decoded, Decoder, Geometry, kv_cache::KvCacheScheme},
 };
 
 use crate::support::{entries, input_ids, max_abs_difference, shared, tensors};
@@ -282,26 +282,47 @@ fn activations_can_be_turned_off_and_follow_vllm() {
     assert!(ct > 0.0 && (0.5..2.0).contains(&(vllm / ct)), "{ct} {vllm}");
 }
 
+/// rms difference of logits computed together and one by one, relative to the logits.
+fn packed_against_single(decoder: &Decoder, ids: &[Vec<u32>]) -> f64 {
+    let single: Vec<f32> = logits(decoder, ids);
+    let tokens: Vec<u32> = ids.iter().flatten().copied().collect();
+    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+    let tables = decoder.rope_tables(lengths.iter().copied().max().unwrap()).unwrap();
+    let geometry = Geometry::new(&lengths, &tables).unwrap();
+    let mut x = decoder.embed(&tokens).unwrap();
+    for layer in 0..decoder.config.num_hidden_layers {
+        x = decoder.layer(layer, &mut Decoded::default()).unwrap().forward(&x, &geometry, None).unwrap();
+    }
+    let normed = decoder.final_norm(&x).unwrap();
+    let head = decoder.head_rows(0..decoder.config.vocab_size).unwrap();
+    let packed = normed.matmul(&head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    rms(&packed, &single) / rms(&single, &vec![0.0; single.len()])
+}
+
 #[test]
 fn packed_sequences_equal_single_ones_under_every_scheme() {
     for folder in folders("goldens/ct").iter().chain(&folders("goldens/bnb")) {
-        let decoder = open(folder);
         let ids = input_ids(&folder.join("golden.safetensors"));
-        let single: Vec<f32> = logits(&decoder, &ids);
-        let tokens: Vec<u32> = ids.iter().flatten().copied().collect();
-        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let tables = decoder.rope_tables(lengths[0]).unwrap();
-        let geometry = Geometry::new(&lengths, &tables).unwrap();
-        let mut x = decoder.embed(&tokens).unwrap();
-        for layer in 0..decoder.config.num_hidden_layers {
-            x = decoder.layer(layer, &mut Decoded::default()).unwrap().forward(&x, &geometry, None).unwrap();
-        }
-        let normed = decoder.final_norm(&x).unwrap();
-        let head = decoder.head_rows(0..decoder.config.vocab_size).unwrap();
-        let packed =
-            normed.matmul(&head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        // A product over more rows may sum in another order, and rounding may amplify that.
-        let difference = rms(&packed, &single) / rms(&single, &vec![0.0; single.len()]);
-        assert!(difference < 1e-2, "{}: {difference}", folder.display());
+        let difference = packed_against_single(&open(folder), &ids);
+        assert!(difference < 1e-6, "{}: {difference}", folder.display());
     }
+}
+
+#[test]
+fn packed_sequences_equal_single_ones_under_every_kv_cache() {
+    let Some(base) = shared("goldens/ct-base") else { return };
+    let base = open(&base);
+    // Longer than KIVI's window, of lengths that end anywhere in it.
+    let ids: Vec<Vec<u32>> = [200u32, 7, 301]
+        .iter()
+        .map(|length| (0..*length).map(|i| i.wrapping_mul(2_654_435_761).rotate_left(9) % 512).collect())
+        .collect();
+    let mut schemes = 0;
+    for (name, _) in KvCacheScheme::names() {
+        let decoder = base.with_kv_cache(KvCacheScheme::parse(name).unwrap()).unwrap();
+        let difference = packed_against_single(&decoder, &ids);
+        assert!(difference < 1e-6, "{name}: {difference}");
+        schemes += 1;
+    }
+    assert!(schemes >= 20);
 }
