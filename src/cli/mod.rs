@@ -106,7 +106,7 @@ pub struct CompareArgs {
     /// Measure every cousin also at the most significant N bits of its integer codes (MatQuant); as 6,4,3,2.
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=7))]
     pub slice_bits: Vec<u32>,
-    /// A suite by name (perplexity), or a path to a suite's YAML file or folder; may be repeated.
+    /// A suite by name (perplexity, multilingual), or a path to a suite's YAML file or folder; may be repeated.
     #[arg(long, value_name = "NAME|PATH")]
     pub suite: Vec<String>,
     /// Measure on this text (a .jsonl holds one document per line under "text"); may be repeated.

@@ -20,15 +20,47 @@ pub struct EmbeddedSuite {
 }
 
 /// Every embedded suite.
-pub const EMBEDDED: &[EmbeddedSuite] = &[EmbeddedSuite {
-    name: "perplexity",
-    definition: include_str!("../../suites/perplexity/suite.yaml"),
-    data: &[
-        ("prose.jsonl", include_str!("../../suites/perplexity/prose.jsonl")),
-        ("dialogue.jsonl", include_str!("../../suites/perplexity/dialogue.jsonl")),
-        ("code.jsonl", include_str!("../../suites/perplexity/code.jsonl")),
-    ],
-}];
+pub const EMBEDDED: &[EmbeddedSuite] = &[
+    EmbeddedSuite {
+        name: "perplexity",
+        definition: include_str!("../../suites/perplexity/suite.yaml"),
+        data: &[
+            ("prose.jsonl", include_str!("../../suites/perplexity/prose.jsonl")),
+            ("dialogue.jsonl", include_str!("../../suites/perplexity/dialogue.jsonl")),
+            ("code.jsonl", include_str!("../../suites/perplexity/code.jsonl")),
+        ],
+    },
+    EmbeddedSuite {
+        name: "multilingual",
+        definition: include_str!("../../suites/multilingual/suite.yaml"),
+        data: &[
+            ("en.jsonl", include_str!("../../suites/multilingual/en.jsonl")),
+            ("de.jsonl", include_str!("../../suites/multilingual/de.jsonl")),
+            ("fr.jsonl", include_str!("../../suites/multilingual/fr.jsonl")),
+            ("es.jsonl", include_str!("../../suites/multilingual/es.jsonl")),
+            ("pt.jsonl", include_str!("../../suites/multilingual/pt.jsonl")),
+            ("it.jsonl", include_str!("../../suites/multilingual/it.jsonl")),
+            ("pl.jsonl", include_str!("../../suites/multilingual/pl.jsonl")),
+            ("ru.jsonl", include_str!("../../suites/multilingual/ru.jsonl")),
+            ("uk.jsonl", include_str!("../../suites/multilingual/uk.jsonl")),
+            ("tr.jsonl", include_str!("../../suites/multilingual/tr.jsonl")),
+            ("ar.jsonl", include_str!("../../suites/multilingual/ar.jsonl")),
+            ("aeb.jsonl", include_str!("../../suites/multilingual/aeb.jsonl")),
+            ("he.jsonl", include_str!("../../suites/multilingual/he.jsonl")),
+            ("fa.jsonl", include_str!("../../suites/multilingual/fa.jsonl")),
+            ("hi.jsonl", include_str!("../../suites/multilingual/hi.jsonl")),
+            ("bn.jsonl", include_str!("../../suites/multilingual/bn.jsonl")),
+            ("ta.jsonl", include_str!("../../suites/multilingual/ta.jsonl")),
+            ("th.jsonl", include_str!("../../suites/multilingual/th.jsonl")),
+            ("vi.jsonl", include_str!("../../suites/multilingual/vi.jsonl")),
+            ("id.jsonl", include_str!("../../suites/multilingual/id.jsonl")),
+            ("sw.jsonl", include_str!("../../suites/multilingual/sw.jsonl")),
+            ("zh.jsonl", include_str!("../../suites/multilingual/zh.jsonl")),
+            ("ja.jsonl", include_str!("../../suites/multilingual/ja.jsonl")),
+            ("ko.jsonl", include_str!("../../suites/multilingual/ko.jsonl")),
+        ],
+    },
+];
 
 /// The embedded suite called `name`; `None` if there is none of that name.
 ///

@@ -75,6 +75,30 @@ fn the_perplexity_suite_is_what_its_card_says() {
 }
 
 #[test]
+fn the_multilingual_suite_is_parallel_and_what_its_card_says() {
+    let suite = suite::embedded("multilingual").expect("embedded").expect("loads");
+    let card = std::fs::read_to_string(folder("multilingual").join("README.md")).expect("the card");
+    assert_eq!(suite.tasks.len(), 24);
+    let ids: Vec<&str> = suite.tasks[0].documents.iter().map(|d| d.id.as_str()).collect();
+    assert!(ids.len() >= 10, "below ten documents no interval could be given");
+    let mut texts = BTreeSet::new();
+    for task in &suite.tasks {
+        assert_eq!(task.name, task.language);
+        let own: Vec<&str> = task.documents.iter().map(|d| d.id.as_str()).collect();
+        assert_eq!(own, ids, "{}: the same items in the same order", task.name);
+        let total = |count: fn(&str) -> usize| task.documents.iter().map(|d| count(&d.text)).sum::<usize>();
+        let figures = (task.documents.len(), total(|text| text.chars().count()), total(str::len));
+        let row = format!("| {} | {} | {} |", figures.0, figures.1, figures.2);
+        let line = card.lines().find(|line| line.starts_with(&format!("| `{}` |", task.name)));
+        assert!(line.is_some_and(|line| line.ends_with(&row)), "{}: the card should say {row}", task.name);
+        for document in &task.documents {
+            assert!(texts.insert(&document.text), "{} {} is a copy", task.name, document.id);
+            assert!(document.text.ends_with('\n') && !document.text.contains('\t'), "{}", document.id);
+        }
+    }
+}
+
+#[test]
 fn the_perplexity_suite_renders_under_every_protocol() {
     let suite = suite::embedded("perplexity").expect("embedded").expect("loads");
     for name in Protocol::NAMES {

@@ -1,10 +1,10 @@
 //! bitsandbytes: NF4 and FP4 (arXiv 2305.14314), with and without double quantization, and LLM.int8 (arXiv 2208.07339).
 //!
 //! 4 bits: `weight`, two codes to a byte, high nibble first, running over the flattened matrix; `weight.quant_map`
-//! F32 [16]; `weight.absmax`, one value for each block of the flattened matrix; what remains as JSON in
-//! `weight.quant_state.bitsandbytes__nf4` (or `fp4`). w = quant_map[q]·absmax, then rounded to the `dtype` of the
-//! JSON. Double quantization: absmax = nested_quant_map[u8]·nested_absmax + nested_offset.
-//! 8 bits: `weight` I8 and `SCB` F32 [out]: w = q·SCB/127. Layout of bitsandbytes 0.50.
+//! F32 `[16]`; `weight.absmax`, one value for each block of the flattened matrix; what remains as JSON in
+//! `weight.quant_state.bitsandbytes__nf4` (or `fp4`). `w = quant_map[q]·absmax`, then rounded to the `dtype` of the
+//! JSON. Double quantization: `absmax = nested_quant_map[u8]·nested_absmax + nested_offset`.
+//! 8 bits: `weight` I8 and `SCB` F32 `[out]`: w = q·SCB/127. Layout of bitsandbytes 0.50.
 
 use std::{fmt, ops::Range, sync::Arc};
 

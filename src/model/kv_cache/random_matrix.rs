@@ -80,7 +80,7 @@ impl Matrix {
         self.product(&self.rows, x, out);
     }
 
-    /// out[v] = Σ_j x[v][j]·matrix[j].
+    /// `out[v] = Σ_j x[v][j]·matrix[j]`.
     #[inline(always)]
     fn product(&self, matrix: &[f32], x: &[f32], out: &mut [f32]) {
         let stride = padded(self.dim);
