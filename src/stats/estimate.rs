@@ -24,6 +24,8 @@ pub enum IntervalMethod {
     ClusteredT,
     /// Exact bound for a share of which no exception was seen (the rule of three).
     Exact,
+    /// Tango's score interval for the difference of paired shares.
+    Tango,
     /// Woodruff's method for quantiles. An end that would lie beyond the sample is absent.
     Woodruff,
     /// No cluster deviates from the value: the ends are the value, and the sample cannot say more.

@@ -8,12 +8,20 @@
 pub mod bootstrap;
 pub mod cluster;
 pub mod estimate;
+pub mod multiplicity;
+pub mod paired;
+pub mod power;
 pub mod proportion;
 pub mod quantile;
 mod random;
+pub mod sign_flip;
 
 pub use bootstrap::{Bootstrap, Resampling};
 pub use cluster::{ClusterSums, ClusterUnit, Clusters, clusters_of};
 pub use estimate::{Estimate, IntervalMethod, MIN_CLUSTERS, clustered_t};
+pub use multiplicity::holm;
+pub use paired::{Flips, PairedOutcomes, PairedTest, TestMethod};
+pub use power::{Power, minimum_detectable_effect};
 pub use proportion::proportion;
 pub use quantile::percentiles;
+pub use sign_flip::{SignFlip, sign_flip};
