@@ -1,3 +1,5 @@
+//! Tango against published figures and its own definition, McNemar against enumeration, the rules for clusters.
+
 use proptest::prelude::*;
 
 use super::*;
