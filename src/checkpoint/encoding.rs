@@ -21,6 +21,8 @@ mod legacy;
 mod low_bits;
 mod signs;
 
+pub use self::iq4::IQ4_VALUES;
+
 /// What is known of one encoding.
 struct Row {
     encoding: Encoding,

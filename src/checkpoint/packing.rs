@@ -123,6 +123,12 @@ impl<'a> Tensors<'a> {
         })
     }
 
+    /// Names of a module's tensors with these endings, of those that are there.
+    pub(super) fn present(&self, module: &str, endings: &[&str]) -> Vec<String> {
+        let names = endings.iter().map(|ending| format!("{module}.{ending}"));
+        names.filter(|name| self.by_name.contains_key(name)).collect()
+    }
+
     /// A tensor that must be there.
     pub(super) fn require(&self, name: &str, why: &str) -> Result<TensorView<'a>> {
         self.get(name).ok_or_else(|| {

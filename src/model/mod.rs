@@ -9,6 +9,7 @@ mod attention;
 pub mod kv_cache;
 mod layer;
 mod linear;
+mod random;
 mod rope;
 
 use std::{
@@ -22,7 +23,7 @@ use candle_core::{Device, Tensor};
 pub use self::layer::{Geometry, LINEARS, Layer};
 pub use self::linear::{ActivationMode, Linear, Rounding};
 pub use self::rope::RopeTables;
-use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, rope::Rope};
+use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, random::SplitMix, rope::Rope};
 use crate::{
     checkpoint::{
         Checkpoint, Weight,
@@ -95,8 +96,7 @@ impl Decoded {
         if let Some((_, tensor)) = self.tensors.iter().find(|(other, _)| other.same_source(weight)) {
             return Ok(tensor.clone());
         }
-        let tensor = Tensor::from_vec(weight.decode()?, weight.shape.clone(), device)
-            .map_err(Error::compute(format!("moving {} to the device", weight.name)))?;
+        let tensor = decoded(weight, device)?;
         let first = self.shared.partition_point(|other| other.name < weight.name);
         let same_name = self.shared[first..].iter().take_while(|other| other.name == weight.name);
         if same_name.into_iter().any(|other| other.same_source(weight)) {
@@ -316,7 +316,7 @@ impl Decoder {
 
     /// The final norm: `[n, hidden]` → `[n, hidden]`.
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.tensor(self.weight(FINAL_NORM)?)?;
+        let weight = decoded(self.weight(FINAL_NORM)?, &self.device)?;
         candle_nn::ops::rms_norm(x, &weight, self.config.rms_norm_eps as f32)
             .map_err(Error::compute("computing the final norm"))
     }
@@ -374,11 +374,12 @@ impl Decoder {
             Error::argument(format!("no weight is named {name}"), "report this as a bug of qeval")
         })
     }
+}
 
-    fn tensor(&self, weight: &Weight) -> Result<Tensor> {
-        Tensor::from_vec(weight.decode()?, weight.shape.clone(), &self.device)
-            .map_err(Error::compute(format!("moving {} to the device", weight.name)))
-    }
+/// A whole weight, decoded now.
+fn decoded(weight: &Weight, device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(weight.decode()?, weight.shape.clone(), device)
+        .map_err(Error::compute(format!("moving {} to the device", weight.name)))
 }
 
 fn declared_scheme(declared: KvCacheQuantization, head_dim: usize) -> Result<KvCacheScheme> {
@@ -402,13 +403,10 @@ fn declared_scheme(declared: KvCacheQuantization, head_dim: usize) -> Result<KvC
 fn nudge(tokens: &[u32], width: usize, rows: &mut [f32]) {
     const STEP: f32 = 1.0 / 4_194_304.0;
     for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(width.max(1))) {
-        // SplitMix64 (Steele, Lea and Flood 2014).
-        let mut state = u64::from(*token).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut signs =
+            SplitMix::seeded(u64::from(*token).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         for value in row {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            *value *= if mixed >> 63 == 0 { 1.0 + STEP } else { 1.0 - STEP };
+            *value *= if signs.bits() >> 63 == 0 { 1.0 + STEP } else { 1.0 - STEP };
         }
     }
 }

@@ -7,9 +7,12 @@
 use super::{f16_at, u16_at};
 
 /// The values of the codes: `kvalues_iq4nl` in ggml-common.h.
-static VALUES: [f32; 16] = [
+pub const IQ4_VALUES: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
+
+/// A table in memory for look-ups.
+static VALUES: [f32; 16] = IQ4_VALUES;
 
 /// `d` f16, 16 bytes of nibbles.
 #[inline(always)]

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     checkpoint::weight::{RowSource, StoredBytes},
     error::Result,
+    minifloat::E2M1,
 };
 
 /// The codes of a matrix.
@@ -66,6 +67,13 @@ pub(in crate::checkpoint) enum Value {
     Whole,
     /// An entry of a table.
     Table(Arc<[f32; 256]>),
+}
+
+impl Value {
+    /// E2M1 codes of 4 bits.
+    pub(in crate::checkpoint) fn e2m1() -> Self {
+        Value::Table(Arc::new(std::array::from_fn(|code| E2M1[code % 16])))
+    }
 }
 
 /// What is subtracted or added.

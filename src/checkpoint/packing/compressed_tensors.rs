@@ -134,12 +134,12 @@ impl Packing for CompressedTensors {
             shape,
             encoding,
             source,
-            tensors: present(tensors, module, used),
+            tensors: tensors.present(module, used),
             input: None,
             output: None,
             warnings: Vec::new(),
         };
-        packed.tensors.extend(present(tensors, module, DECLARED_TENSORS));
+        packed.tensors.extend(tensors.present(module, DECLARED_TENSORS));
         match (&self.settings, declared) {
             (None, _) => told.push(without_settings(tensors, module)),
             (Some(_), Declared::Nothing) => {
@@ -190,12 +190,12 @@ impl Settings {
             shape,
             encoding: encoding.name().to_owned(),
             source: Arc::new(source),
-            tensors: present(tensors, module, &["weight", "weight_scale", "weight_zero_point"]),
+            tensors: tensors.present(module, &["weight", "weight_scale", "weight_zero_point"]),
             input: None,
             output: None,
             warnings: Vec::new(),
         };
-        packed.tensors.extend(present(tensors, module, DECLARED_TENSORS));
+        packed.tensors.extend(tensors.present(module, DECLARED_TENSORS));
         if let Some(weights) = &group.weights {
             let (declared, found) = (args_name(weights), encoding.name());
             packed.warnings.push(if self.compressed {
@@ -253,11 +253,6 @@ fn require_scale<'a>(tensors: &Tensors<'a>, module: &str, codes: &TensorView) ->
     tensors.require(&format!("{module}.weight_scale"), &why)
 }
 
-fn present(tensors: &Tensors, module: &str, endings: &[&str]) -> Vec<String> {
-    let names = endings.iter().map(|ending| format!("{module}.{ending}"));
-    names.filter(|name| tensors.by_name.contains_key(name)).collect()
-}
-
 /// Whether settings and tensors agree on bits, kind, zero points and grouping.
 fn contradiction(module: &str, shape: [usize; 2], found: Form, group: &Group) -> Option<String> {
     let found_name = found.name(shape);
@@ -288,7 +283,7 @@ fn args_name(args: &Args) -> String {
 }
 
 fn without_settings(tensors: &Tensors, module: &str) -> String {
-    let calibrated = present(tensors, module, &["input_scale", "input_global_scale"]);
+    let calibrated = tensors.present(module, &["input_scale", "input_global_scale"]);
     let but = calibrated.first().map_or(String::new(), |name| format!(", although `{name}` is stored"));
     warnings::without_settings(module) + &but
 }

@@ -129,13 +129,12 @@ impl Packing for Fp8 {
             "activation_scale",
             "k_scale",
             "v_scale",
-        ]
-        .map(|ending| format!("{module}.{ending}"));
+        ];
         Ok(Some(Packed {
             shape,
             encoding,
             source,
-            tensors: used.into_iter().filter(|name| tensors.by_name.contains_key(name)).collect(),
+            tensors: tensors.present(module, &used),
             input,
             output: None,
             warnings: told,

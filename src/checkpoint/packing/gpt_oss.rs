@@ -14,7 +14,7 @@ use super::{
     codes::BitLayout,
     grid::{Grid, Number, Sound},
 };
-use crate::{error::Result, minifloat::E2M1};
+use crate::error::Result;
 
 /// MXFP4 of gpt-oss.
 pub(super) const KIND: Kind = Kind { methods: &["mxfp4"], prepare: |_, _| Ok(Box::new(GptOss)) };
@@ -54,7 +54,7 @@ impl Packing for GptOss {
                     row_bytes: across * BLOCK.1,
                     stored: blocks.stored(),
                 }),
-                value: Value::Table(Arc::new(std::array::from_fn(|code| E2M1[code % 16]))),
+                value: Value::e2m1(),
                 scales: Arc::new(GridRows { grid, rows_each: 1 }),
                 offset: Offset::Zero(0.0),
                 sliced: None,

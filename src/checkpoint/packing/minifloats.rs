@@ -59,7 +59,7 @@ pub(in crate::checkpoint) fn eight_bits(
         _ => format!("{format} {}", block.name(shape)),
     };
     let codes = ByteRows { flip: 0, stored: weight.stored() };
-    let source = scaled(shape, block, Arc::new(codes), table, scale, Factor::One)?;
+    let source = scaled(shape, block, Arc::new(codes), Value::Table(Arc::new(table)), scale, Factor::One)?;
     Ok(Minifloats { shape, encoding, block, source })
 }
 
@@ -90,8 +90,7 @@ pub(in crate::checkpoint) fn four_bits(
         }
     };
     let codes = PackedRows { bits: 4, layout: BitLayout::Dense, row_bytes: bytes, stored: packed.stored() };
-    let table = std::array::from_fn(|code| minifloat::E2M1[code % 16]);
-    let source = scaled(shape, block, Arc::new(codes), table, scale, factor)?;
+    let source = scaled(shape, block, Arc::new(codes), Value::e2m1(), scale, factor)?;
     Ok(Minifloats { shape, encoding, block, source })
 }
 
@@ -99,7 +98,7 @@ fn scaled(
     shape: [usize; 2],
     block: Block,
     codes: Arc<dyn super::affine::Codes>,
-    table: [f32; 256],
+    value: Value,
     scale: &TensorView,
     factor: Factor,
 ) -> Result<Arc<dyn RowSource>> {
@@ -109,7 +108,7 @@ fn scaled(
         columns: shape[1],
         groups: Groups::Of(block.columns),
         codes,
-        value: Value::Table(Arc::new(table)),
+        value,
         scales: Arc::new(GridRows { grid, rows_each: block.rows }),
         offset: Offset::Zero(0.0),
         sliced: None,

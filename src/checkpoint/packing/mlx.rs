@@ -22,7 +22,7 @@ use super::{
 use crate::{
     checkpoint::{encoding::Encoding, quantization::Quantization},
     error::{Error, Result},
-    minifloat::{E2M1, E4M3},
+    minifloat::E4M3,
 };
 
 /// MLX.
@@ -236,16 +236,16 @@ impl Packing for Mlx {
                 return Err(biases.problem(problem, "convert the model again"));
             }
             (mode, None) => {
-                let value: [f32; 256] = match mode {
-                    Mode::MxFp8 => E4M3,
-                    _ => std::array::from_fn(|code| E2M1[code % 16]),
+                let value = match mode {
+                    Mode::MxFp8 => Value::Table(Arc::new(E4M3)),
+                    _ => Value::e2m1(),
                 };
                 let scales = match mode {
                     // Zero is the scale of a block of zeros.
                     Mode::NvFp4 => table(&scales, Number::E4m3, Sound::Finite)?,
                     _ => table(&scales, Number::E8m0, Sound::Positive)?,
                 };
-                (Value::Table(Arc::new(value)), scales, Offset::Zero(0.0))
+                (value, scales, Offset::Zero(0.0))
             }
         };
         let codes =

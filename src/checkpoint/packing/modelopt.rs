@@ -217,14 +217,13 @@ impl Packing for ModelOpt {
                 None
             }
         };
-        let endings =
+        let used =
             ["weight", "weight_scale", "weight_scale_2", "input_scale", "output_scale", "k_scale", "v_scale"];
-        let used = endings.map(|ending| format!("{module}.{ending}"));
         Ok(Some(Packed {
             shape,
             encoding,
             source,
-            tensors: used.into_iter().filter(|name| tensors.by_name.contains_key(name)).collect(),
+            tensors: tensors.present(module, &used),
             input,
             output: None,
             warnings: told,

@@ -7,17 +7,20 @@
 
 use half::f16;
 
-use super::rounding::{Rounding, amax, clamp, each_group, extremes, nearest};
-use crate::checkpoint::encoding::Encoding;
+use super::rounding::{Rounding, clamp, each_group, nearest};
+use crate::{
+    checkpoint::encoding::{Encoding, IQ4_VALUES as IQ4},
+    model::kv_cache::GgmlBlock,
+};
 
 /// Rounds whole blocks to what `encoding` can hold; `false` if it has no quantizer here.
 pub(super) fn round(encoding: Encoding, values: &mut [f32]) -> bool {
     match encoding {
-        Encoding::Q4_0 => each_group(AboutZero { half: 8.0 }, 32, values),
-        Encoding::Q5_0 => each_group(AboutZero { half: 16.0 }, 32, values),
-        Encoding::Q4_1 => each_group(FromMinimum { largest: 15.0 }, 32, values),
-        Encoding::Q5_1 => each_group(FromMinimum { largest: 31.0 }, 32, values),
-        Encoding::Q8_0 => each_group(Q8_0, 32, values),
+        Encoding::Q4_0 => each_group(GgmlBlock::Q4_0, 32, values),
+        Encoding::Q5_0 => each_group(GgmlBlock::Q5_0, 32, values),
+        Encoding::Q4_1 => each_group(GgmlBlock::Q4_1, 32, values),
+        Encoding::Q5_1 => each_group(GgmlBlock::Q5_1, 32, values),
+        Encoding::Q8_0 => each_group(GgmlBlock::Q8_0, 32, values),
         Encoding::Q2K => each_group(Q2K, BLOCK, values),
         Encoding::Q3K => each_group(Q3K, BLOCK, values),
         Encoding::Q4K => each_group(Q4K { search: FINE }, BLOCK, values),
@@ -44,65 +47,11 @@ fn inverse_or_zero(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-/// Q4_0 and Q5_0: the value of largest magnitude becomes the code −half.
-struct AboutZero {
-    half: f32,
-}
-
-impl Rounding for AboutZero {
+/// The old types, which a KV cache has too.
+impl Rounding for GgmlBlock {
     #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let (min, max) = extremes(block);
-        let largest = if max > -min { max } else { min };
-        // Of two equal magnitudes the first counts.
-        let tied = max == -min && block.iter().find(|x| x.abs() == max).is_some_and(|x| *x > 0.0);
-        let largest = if tied { max } else { largest };
-        let scale = largest / -self.half;
-        let (inverse, scale) = (inverse_or_zero(scale), stored(scale));
-        for x in block {
-            // The conversion to an integer cuts; everything is positive.
-            let code = (*x * inverse + (self.half + 0.5)) as i32 as f32;
-            let code = if code > 2.0 * self.half - 1.0 { 2.0 * self.half - 1.0 } else { code };
-            *x = (code - self.half) * scale;
-        }
-    }
-}
-
-/// Q4_1 and Q5_1: codes from the least value on.
-struct FromMinimum {
-    largest: f32,
-}
-
-impl Rounding for FromMinimum {
-    #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let (min, max) = extremes(block);
-        let scale = (max - min) / self.largest;
-        let (inverse, scale, stored_min) = (inverse_or_zero(scale), stored(scale), stored(min));
-        for x in block {
-            let code = ((*x - min) * inverse + 0.5) as i32 as f32;
-            let code = if code > self.largest { self.largest } else { code };
-            *x = code * scale + stored_min;
-        }
-    }
-}
-
-/// Q8_0: scale amax/127, rounded half away from zero.
-struct Q8_0;
-
-impl Rounding for Q8_0 {
-    #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let scale = amax(block) / 127.0;
-        let (inverse, scale) = (inverse_or_zero(scale), stored(scale));
-        for x in block {
-            let scaled = *x * inverse;
-            // Adding a half could itself round up, the rest of a cut cannot.
-            let cut = scaled as i32 as f32;
-            let rest = scaled - cut;
-            let away = if rest.abs() >= 0.5 { 1.0f32.copysign(scaled) } else { 0.0 };
-            *x = (cut + away) * scale;
-        }
+    fn round(&self, group: &mut [f32]) {
+        group.as_chunks_mut().0.iter_mut().for_each(|block| GgmlBlock::round(*self, block));
     }
 }
 
@@ -491,11 +440,6 @@ struct Iq4 {
     /// IQ4_XS: the scales are multiples of one f16. Otherwise each is an f16, and parts stand for themselves.
     shared: bool,
 }
-
-/// `kvalues_iq4nl` of ggml-common.h.
-const IQ4: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
 
 /// The nearest of [`IQ4`]; half way, the upper one.
 #[inline(always)]

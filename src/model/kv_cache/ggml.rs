@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::{INTEGER_MAGIC, Part, clamp, each_block, round_f16, round_half_even};
+use crate::checkpoint::encoding::IQ4_VALUES;
 
 /// Values that share a scale.
 const BLOCK: usize = 32;
@@ -52,11 +53,6 @@ pub enum GgmlBlock {
     /// Σ x²·(x − d·v)² for these codes is stored (`quantize_row_iq4_nl_ref`).
     Iq4Nl,
 }
-
-/// `kvalues_iq4nl` of ggml-common.h.
-const IQ4_NL: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
 
 impl GgmlCache {
     /// Why heads of this size cannot be stored.
@@ -114,6 +110,19 @@ impl GgmlBlock {
             GgmlBlock::Q4_0 => each_block(values, about_zero::<16>),
             GgmlBlock::Q4_1 => each_block(values, from_minimum::<16>),
             GgmlBlock::Iq4Nl => each_block(values, iq4_nl),
+        }
+    }
+
+    /// Replaces one block by what the format holds of it; for weights of these types, too.
+    #[inline(always)]
+    pub fn round(self, block: &mut [f32; 32]) {
+        match self {
+            GgmlBlock::Q8_0 => q8_0(block),
+            GgmlBlock::Q5_0 => about_zero::<32>(block),
+            GgmlBlock::Q5_1 => from_minimum::<32>(block),
+            GgmlBlock::Q4_0 => about_zero::<16>(block),
+            GgmlBlock::Q4_1 => from_minimum::<16>(block),
+            GgmlBlock::Iq4Nl => iq4_nl(block),
         }
     }
 }
@@ -221,7 +230,7 @@ fn iq4_nl(block: &mut [f32; BLOCK]) {
         block.iter_mut().for_each(|x| *x *= 0.0);
         return;
     }
-    let inverse = 1.0 / (extreme / IQ4_NL[0]);
+    let inverse = 1.0 / (extreme / IQ4_VALUES[0]);
     let mut levels = [0.0; BLOCK];
     for (level, x) in levels.iter_mut().zip(&*block) {
         *level = nearest_level(*x * inverse);
@@ -242,8 +251,8 @@ fn iq4_nl(block: &mut [f32; BLOCK]) {
 /// The nearest of the 16 levels, the higher one in the middle between two.
 #[inline(always)]
 fn nearest_level(x: f32) -> f32 {
-    let mut level = IQ4_NL[0];
-    for pair in IQ4_NL.windows(2) {
+    let mut level = IQ4_VALUES[0];
+    for pair in IQ4_VALUES.windows(2) {
         level = if x + x >= pair[0] + pair[1] { pair[1] } else { level };
     }
     level

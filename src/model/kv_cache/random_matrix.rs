@@ -3,6 +3,7 @@
 //! The same seed gives the same matrix in every run. Every sum runs over the columns in their order, so that
 //! a product does not depend on which vectors are computed with it.
 
+use crate::model::random::SplitMix;
 use std::f64::consts::TAU;
 
 /// Lanes of a row; rows are padded with zeros to a multiple.
@@ -124,7 +125,7 @@ impl Matrix {
 
 /// dim² standard normal numbers: Box and Muller's method on [`SplitMix`].
 fn normals(dim: usize, seed: u64) -> Vec<f64> {
-    let mut uniform = SplitMix(seed);
+    let mut uniform = SplitMix::seeded(seed);
     let mut numbers = Vec::with_capacity(dim * dim + 1);
     while numbers.len() < dim * dim {
         let radius = (-2.0 * (1.0 - uniform.next()).ln()).sqrt();
@@ -133,19 +134,4 @@ fn normals(dim: usize, seed: u64) -> Vec<f64> {
     }
     numbers.truncate(dim * dim);
     numbers
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// A multiple of 2^−53 in [0, 1).
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
