@@ -14,7 +14,10 @@ use candle_core::{
 };
 use qeval::{
     checkpoint::Checkpoint,
-    evaluate::{self, Base, Settings},
+    evaluate::{
+        self, Base, Settings,
+        generate::{GenerateSettings, Prompt, generate},
+    },
     model::{Decoder, Rounding},
     progress::Silent,
     suite::Request,
@@ -44,6 +47,72 @@ fn main() {
     measure("one cousin, default probes", peak, &base, std::slice::from_ref(&quant), &requests, Some(4096));
     let with_floor = [quant.clone(), base.with_rounding(Rounding::Bf16)];
     measure("one cousin, probes, noise floor", peak, &base, &with_floor, &requests, Some(4096));
+    println!(
+        "choices: 5 examples of 100 tokens, a question of 40, 4 options of 25; samples per second of one model"
+    );
+    for (name, share) in [("every request whole", false), ("shared prefixes", true)] {
+        choices(name, &base, share);
+    }
+    writing(&base);
+}
+
+/// Samples of four options that share a few-shot prompt and a question.
+fn choices(name: &str, base: &Decoder, share_prefixes: bool) {
+    const SAMPLES: usize = 12;
+    let mut state = 7u32;
+    let mut tokens = |count: usize| -> Vec<u32> {
+        let token = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state % VOCABULARY as u32
+        };
+        std::iter::repeat_with(token).take(count).collect()
+    };
+    let prompt = tokens(500);
+    let mut requests = Vec::new();
+    for document in 0..SAMPLES as u32 {
+        let question = tokens(40);
+        for window in 0..4 {
+            let tokens = [prompt.clone(), question.clone(), tokens(25)].concat();
+            let scored = tokens.len() - 25..tokens.len();
+            requests.push(Request { task: 0, document, window, bytes: vec![0; 25], scored, tokens });
+        }
+    }
+    let settings = Settings {
+        chunk_tokens: 1 << 20,
+        probe_tokens: Some(0),
+        probe_linears: false,
+        compare_weights: false,
+        probe_requests: 0,
+        share_prefixes,
+        seed: 0,
+        scratch_folder: std::env::temp_dir(),
+    };
+    let run = || evaluate::run(Base::Model(base), &[], &requests, VOCABULARY, &settings, &Silent).unwrap();
+    run();
+    let start = Instant::now();
+    run();
+    println!("{name:32} {:>7.2} samples/s", SAMPLES as f64 / start.elapsed().as_secs_f64());
+}
+
+/// New tokens per second of one model, in batches.
+fn writing(base: &Decoder) {
+    for batch in [1, 8, 32] {
+        let prompts: Vec<Prompt> = (0..batch as u64)
+            .map(|number| Prompt {
+                tokens: (0..64).map(|t| ((number * 64 + t) * 977 % VOCABULARY as u64) as u32).collect(),
+                max_new_tokens: 32,
+                sampling: None,
+                repeat: 0,
+                number,
+            })
+            .collect();
+        let settings = GenerateSettings { batch, memory: 4 << 30, end_of_sequence: Vec::new(), seed: 0 };
+        let start = Instant::now();
+        let written = generate(base, &prompts, &settings, &|_, _| false, &Silent).unwrap();
+        let tokens: usize = written.iter().map(|answer| answer.tokens.len()).sum();
+        let name = format!("writing, {batch} at once");
+        println!("{name:32} {:>7.0} new tokens/s", tokens as f64 / start.elapsed().as_secs_f64());
+    }
 }
 
 fn measure(
@@ -59,6 +128,8 @@ fn measure(
         probe_tokens,
         probe_linears: false,
         compare_weights: probe_tokens != Some(0),
+        probe_requests: usize::MAX,
+        share_prefixes: true,
         seed: 0,
         scratch_folder: std::env::temp_dir(),
     };

@@ -6,10 +6,12 @@
 //! It must not know candle, polars, plotters or a checkpoint.
 
 pub mod reduce;
+pub mod tasks;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::tasks::{ByteComparison, GenerationComparison, QuestionsComparison, SideQuestions};
 use crate::stats::Estimate;
 
 /// Version of the `comparison.json` format.
@@ -32,6 +34,18 @@ pub struct Comparison {
     pub base: ModelCard,
     /// The cousins, in the order given.
     pub quants: Vec<QuantComparison>,
+    /// What base alone showed on text, over all tasks and by task; empty in files of older versions.
+    #[serde(default)]
+    pub base_text: Vec<SideText>,
+    /// What base alone showed on questions.
+    #[serde(default)]
+    pub base_questions: Option<SideQuestions>,
+    /// Cousins of another vocabulary: what can be compared.
+    #[serde(default)]
+    pub foreign: Vec<ForeignComparison>,
+    /// How questions were put: plain text or a chat template, how answers were written.
+    #[serde(default)]
+    pub asking: Option<String>,
     /// Base against base with every linear's output and the residual stream rounded to bf16:
     /// what is below this is rounding, not quantization. Absent if it was not asked for.
     pub noise_floor: Option<QuantComparison>,
@@ -77,21 +91,43 @@ pub struct ProtocolCard {
     pub description: String,
 }
 
-/// What text a task scored.
+fn text_kind() -> String {
+    "text".to_owned()
+}
+
+/// What text a task scored, or what questions it asked.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TaskCard {
     /// Suite and task, as "perplexity/english-prose".
     pub name: String,
+    /// `text`, `choice`, `continuation`, `rolling` or `generation`; "text" in files of older versions.
+    #[serde(default = "text_kind")]
+    pub kind: String,
+    /// Tasks of one group are also reported together.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Version of the suite.
     pub suite_version: u32,
     /// SHA-256 of the suite's definition and data.
     pub suite_sha256: String,
     /// BCP-47 language tag, where the suite states one.
     pub language: Option<String>,
-    /// Documents scored.
+    /// Documents scored; of questions, samples.
     pub documents: usize,
     /// Documents too short for the protocol, not scored.
     pub documents_dropped: usize,
+    /// Samples of which something was cut off on the left, because the model reads no more at once.
+    #[serde(default)]
+    pub samples_cut: usize,
+    /// Options or texts without a token to score.
+    #[serde(default)]
+    pub samples_not_asked: usize,
+    /// Tokens of answers that were cut off.
+    #[serde(default)]
+    pub answer_tokens_cut: usize,
+    /// Records of the data that no sample was made of, in words.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Tokens of all documents.
     pub tokens: usize,
     /// Scored targets (a token may be scored once at most).
@@ -190,6 +226,21 @@ pub struct QuantComparison {
     pub linears: Vec<LinearComparison>,
     /// Every weight against base's; empty if base has no weights (a logits file).
     pub weights: Vec<WeightComparison>,
+    /// What was answered, against base; absent where nothing was asked.
+    #[serde(default)]
+    pub questions: Option<QuestionsComparison>,
+    /// How written answers diverge from base's, by task.
+    #[serde(default)]
+    pub generations: Vec<TaskGeneration>,
+    /// Base's own written answers, read by the cousin token by token: by task.
+    #[serde(default)]
+    pub traces: Vec<TaskMetrics>,
+    /// Rolling texts, per byte and per word.
+    #[serde(default)]
+    pub rolling: Vec<TaskBytes>,
+    /// Samples that flipped, a few of every task.
+    #[serde(default)]
+    pub flipped: Vec<FlippedSample>,
     /// The scored tokens with the largest KL divergence, largest first.
     pub worst_tokens: Vec<WorstToken>,
     /// How far the cousin is from itself; absent where nothing rounds its activations.
@@ -465,7 +516,97 @@ pub struct WorstToken {
     pub kl_divergence: f64,
 }
 
+/// One model's text metrics.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SideText {
+    /// Name, as in [`TaskCard::name`]; absent for all tasks together.
+    pub task: Option<String>,
+    /// Positions that entered the figures.
+    pub scored_tokens: usize,
+    /// Positions with a figure that is not finite: in none.
+    pub non_finite_tokens: usize,
+    /// Mean −ln p(target), nats per token.
+    pub nll: Estimate,
+    /// exp(`nll`).
+    pub perplexity: Estimate,
+    /// Σ nll / (ln 2 · bytes of the scored text); absent where the source text is not known.
+    pub bits_per_byte: Option<Estimate>,
+    /// Mean entropy, nats.
+    pub entropy: Estimate,
+}
+
+/// How written answers of one task diverge from base's.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TaskGeneration {
+    /// Name, as in [`TaskCard::name`].
+    pub task: String,
+    /// The figures.
+    pub figures: GenerationComparison,
+}
+
+/// A cousin of another vocabulary: no KL divergence, no layers, but everything per byte and per sample.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignComparison {
+    /// The cousin.
+    pub model: ModelCard,
+    /// Why its distributions cannot be compared with base's.
+    pub reason: String,
+    /// Bits per byte of text tasks, every byte scored, by task.
+    pub bytes: Vec<TaskBytes>,
+    /// What was answered, against base.
+    pub questions: Option<QuestionsComparison>,
+    /// Samples that flipped, a few of every task.
+    pub flipped: Vec<FlippedSample>,
+}
+
+/// Bits per byte of one task.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TaskBytes {
+    /// Name, as in [`TaskCard::name`].
+    pub task: String,
+    /// The figures.
+    pub figures: ByteComparison,
+}
+
+/// A sample that one side answered right and the other wrong.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct FlippedSample {
+    /// Name, as in [`TaskCard::name`].
+    pub task: String,
+    /// The sample's id in its task.
+    pub sample: String,
+    /// The end of the question.
+    pub question: String,
+    /// What is right.
+    pub expected: String,
+    /// Base's answer.
+    pub base_answer: String,
+    /// The cousin's answer.
+    pub quant_answer: String,
+    /// Base's score, 0 to 1.
+    pub base_score: f64,
+    /// The cousin's score, 0 to 1.
+    pub quant_score: f64,
+}
+
 impl Comparison {
+    /// Positions and samples without a figure: a run with any must not look complete.
+    pub fn unmeasured(&self) -> usize {
+        let tokens: usize = self.rows().map(|row| row.overall.non_finite_tokens).sum();
+        let base: usize =
+            self.base_text.iter().filter(|text| text.task.is_none()).map(|t| t.non_finite_tokens).sum();
+        let questions = |questions: &Option<QuestionsComparison>| -> usize {
+            questions.iter().flat_map(|q| &q.tasks).map(|task| task.scores.not_judged).sum()
+        };
+        let rows: usize = self.quants.iter().map(|row| questions(&row.questions)).sum();
+        let foreign: usize = self.foreign.iter().map(|row| questions(&row.questions)).sum();
+        let alone: usize =
+            self.base_questions.iter().flat_map(|side| &side.tasks).map(|task| task.not_judged).sum();
+        let rolling =
+            self.quants.iter().flat_map(|row| &row.rolling).chain(self.foreign.iter().flat_map(|f| &f.bytes));
+        tokens + base + rows + foreign + alone + rolling.map(|task| task.figures.not_finite).sum::<usize>()
+    }
+
     /// Every quant, and then the noise floor where it was measured: the rows of a table.
     pub fn rows(&self) -> impl Iterator<Item = &QuantComparison> {
         self.quants.iter().chain(self.noise_floor.as_ref())

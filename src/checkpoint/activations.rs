@@ -27,6 +27,19 @@ pub enum ActivationQuantization {
     Ggml(GgmlActivation),
 }
 
+impl ActivationQuantization {
+    /// Whether what is done to one token depends on the other tokens of its request.
+    pub fn looks_at_requests(&self) -> bool {
+        match self {
+            Self::Scaled { granularity: Granularity::Tensor, scale, .. } => {
+                !matches!(scale, ActivationScale::Static { .. })
+            }
+            Self::Scaled { .. } | Self::Ggml(_) => false,
+            Self::LlmInt8 { .. } => true,
+        }
+    }
+}
+
 /// What activations are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivationFormat {

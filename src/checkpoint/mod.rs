@@ -8,6 +8,7 @@ pub mod activations;
 pub mod config;
 mod content;
 pub mod encoding;
+pub mod generation;
 pub mod gguf;
 mod mapped;
 mod names;

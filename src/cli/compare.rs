@@ -1,15 +1,20 @@
-//! `qeval compare`: the whole road, station by station.
+//! `qeval compare` and `qeval eval`: the whole road, station by station.
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::Path, time::Instant};
 
 use clap::ValueEnum;
 
 use super::{
-    CompareArgs, Outcome, Probe, ProbeTokens,
+    CompareArgs, Measuring, Outcome, Probe, ProbeTokens,
+    answering::{self, Asking, ForeignRun, WrittenAnswers},
+    answers::SideAnswers,
     assemble::{self, Measured},
-    memory,
+    conversation::{self, Conversation},
+    lm_eval_output, memory,
     models::{self, BaseModel, Models},
-    terminal,
+    resolve, sample_files, selection, terminal,
+    workload::{self, Cutting, Tasks, Workload},
+    writing::{self, WritingOptions},
 };
 use crate::{
     comparison::{Comparison, Provenance, RoundingNoise, TaskCard},
@@ -20,27 +25,28 @@ use crate::{
     model::{Decoder, Rounding},
     progress::Progress,
     report::{self, TokenTable, Written},
-    suite::{self, Protocol, Request, Suite, TokenizedText},
+    suite::{Protocol, Request, Turn, question::QuestionKind},
+    tokenizer::Tokenizer,
 };
 
 /// Runs the command.
 pub(super) fn command(args: &CompareArgs, quiet: bool) -> Result<Outcome> {
-    let (comparison, written) = run(args, &terminal::Bar::new(quiet))?;
-    if args.json {
-        terminal::print_json(&comparison);
-    } else {
-        terminal::text(&report::summary::terminal(&comparison, 80));
-    }
-    terminal::written(&written, quiet);
-    let unmeasured: usize = comparison.rows().map(|row| row.overall.non_finite_tokens).sum();
-    Ok(if unmeasured == 0 { Outcome::Done } else { Outcome::NotMeasured })
+    let (comparison, written) = match args.samples {
+        true => sample_files::run(args)?,
+        false => run(args, &terminal::Bar::new(quiet))?,
+    };
+    finish(&comparison, &written, args.measuring.json, quiet)
 }
 
-/// The suites as one list of tasks, cut into requests.
-struct Workload {
-    suites: Vec<Suite>,
-    requests: Vec<Request>,
-    tasks: Vec<TaskCard>,
+/// Prints a comparison, and says whether everything was measured.
+pub(super) fn finish(comparison: &Comparison, written: &Written, json: bool, quiet: bool) -> Result<Outcome> {
+    if json {
+        terminal::print_json(comparison);
+    } else {
+        terminal::text(&report::summary::terminal(comparison, 80));
+    }
+    terminal::written(written, quiet);
+    Ok(if comparison.unmeasured() == 0 { Outcome::Done } else { Outcome::NotMeasured })
 }
 
 /// Compares, writes the output folder, and returns both.
@@ -48,42 +54,124 @@ struct Workload {
 /// # Errors
 /// Anything that keeps it from measuring; nothing that looks complete is left behind.
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, Written)> {
+    let quants = args.quants.iter().map(|path| resolve::model(path, args.selection.offline, progress));
+    let quants: Vec<Recipe> = quants.collect::<Result<_>>()?;
+    let mut recipes = Vec::new();
+    for recipe in quants {
+        let slices: Vec<Recipe> = args.slice_bits.iter().map(|bits| recipe.sliced(*bits)).collect();
+        recipes.push(recipe);
+        recipes.extend(slices);
+    }
+    let look = Look {
+        probe: args.probe,
+        probe_tokens: args.probe_tokens,
+        noise_floor: !args.no_noise_floor,
+        hash: !args.no_hash,
+    };
+    measure(&args.base, &recipes, (&args.selection, &args.measuring), look, progress)
+}
+
+/// What is looked at beside tokens and answers.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    pub probe: Probe,
+    pub probe_tokens: ProbeTokens,
+    pub noise_floor: bool,
+    pub hash: bool,
+}
+
+/// Measures `base`, and every cousin against it (none: base alone).
+///
+/// # Errors
+/// Anything that keeps it from measuring; nothing that looks complete is left behind.
+pub(super) fn measure(
+    base: &Path,
+    recipes: &[Recipe],
+    (selection, args): (&selection::Selection, &Measuring),
+    look: Look,
+    progress: &dyn Progress,
+) -> Result<(Comparison, Written)> {
     let started = Instant::now();
     let created_utc = utc_now();
     let device = models::device(&args.device)?;
-    let suites = load_suites(args)?;
+    let mut suites = selection::load(selection, args.seed, progress)?;
     tracing::info!("opening models");
     let opening = models::Opening { device: &device, activations: args.activations.mode() };
-    let mut models = models::open(&Recipe::parse(&args.base)?, &recipes(args)?, opening)?;
+    let mut models = models::open(&resolve::model(base, selection.offline, progress)?, recipes, opening)?;
     let protocol = protocol(args, &models)?;
-    let workload = workload(suites, &protocol, &models, args)?;
-    let texts: Vec<&str> = workload
-        .suites
-        .iter()
-        .flat_map(|suite| &suite.tasks)
-        .flat_map(|task| &task.documents)
-        .map(|document| document.text.as_str())
-        .collect();
-    models::check_vocabularies(&mut models, &workload.requests, &texts)?;
+    let conversation = match models.base.model() {
+        Some(model) => Conversation::of(model, &models.tokenizer, args.chat)?,
+        None => None,
+    };
+    if conversation.as_ref().is_some_and(|conversation| conversation.thinking.is_some()) {
+        conversation::strip_thinking(&mut suites);
+        leave_room_for_thinking(&mut suites, selection.max_new_tokens.is_some());
+    }
+    let given = !selection.suite.is_empty() || !selection.text.is_empty() || !selection.data.is_empty();
+    let tasks =
+        Tasks { suites: if matches!(models.base, BaseModel::Logits(_)) { Vec::new() } else { suites } };
+    let workload = workload(&tasks, &protocol, &models, conversation.as_ref(), args, given)?;
+    models::check_vocabularies(&mut models, &workload.ids(), &tasks.texts())?;
     // Before anything is measured, and after everything that can be refused without measuring.
     report::prepare(&args.out, args.force)?;
     models.warn_of_long_windows(protocol.longest_input());
-    let plan = plan(args, &mut models);
-    tracing::info!(
-        chunk_tokens = plan.settings.chunk_tokens,
-        requests = workload.requests.len(),
-        "measuring"
-    );
-    let base = match &models.base {
+    if let Some(conversation) = &conversation {
+        models.warnings.extend(conversation.notes());
+    }
+    let clusters = tasks.clusters();
+    let plan = plan(args, look, &mut models, &workload);
+    let options = writing_options(args);
+    let defaults = writing::defaults(models.base.model())?;
+    let opened = conversation.as_ref().is_some_and(Conversation::opens_thinking);
+    let asking = Asking { tasks: &tasks, options: &options, defaults: &defaults, opened, progress };
+
+    let base_written = match models.base.model() {
+        Some(model) => asking.write(&model.decoder, &models.tokenizer, &workload)?,
+        None => Vec::new(),
+    };
+    let traces = writing::traces(&workload.prompts, &base_written);
+    // Where all is written, what was written is also what is looked at.
+    let (requests, text_requests) = match workload.requests.is_empty() {
+        true => (&traces, 0),
+        false => (&workload.requests, workload.text_requests),
+    };
+    tracing::info!(chunk_tokens = plan.settings.chunk_tokens, requests = requests.len(), "measuring");
+    let base_side = match &models.base {
         BaseModel::Model(model) => Base::Model(&model.decoder),
         BaseModel::Logits(file) => Base::Logits(file),
     };
-    let observations =
-        evaluate::run(base, &plan.quants, &workload.requests, models.vocabulary, &plan.settings, progress)?;
-    let rounding_noise = match args.no_noise_floor {
-        true => Vec::new(),
-        false => rounding_noise(&plan, &workload, &observations, models.vocabulary, progress)?,
+    let pass = |requests: &[Request], settings: &Settings| {
+        evaluate::run(base_side, &plan.quants, requests, models.vocabulary, settings, progress)
     };
+    let observations = pass(requests, &plan.settings)?;
+    let traced = match (traces.is_empty() || plan.quants.is_empty(), workload.requests.is_empty()) {
+        (true, _) | (false, true) => None,
+        (false, false) => Some(pass(&traces, &without_probes(&plan.settings))?),
+    };
+    let mut quants_written: Vec<Option<WrittenAnswers>> = Vec::with_capacity(plan.quants.len());
+    for (index, decoder) in plan.quants.iter().enumerate() {
+        // The noise floor does not write: its answers would cost as much as a cousin's.
+        let is_cousin = index < models.quants.len();
+        quants_written
+            .push(is_cousin.then(|| asking.write(decoder, &models.tokenizer, &workload)).transpose()?);
+    }
+    let rounding_noise = match look.noise_floor {
+        true => rounding_noise(&plan, requests, text_requests, &observations, models.vocabulary, progress)?,
+        false => Vec::new(),
+    };
+    let foreign = foreign(&models, &protocol, conversation.as_ref(), (&tasks, args), asking, &plan.settings)?;
+
+    let answered = !workload.requests.is_empty() || !workload.prompts.is_empty();
+    let of = |quant: Option<usize>, written: Option<&WrittenAnswers>| -> SideAnswers {
+        // Traces are not answers.
+        match workload.requests.is_empty() {
+            true => answering::written_only(&tasks, &workload, written),
+            false => answering::of_pass(&tasks, &workload, &observations, quant, written),
+        }
+    };
+    let base_answers = answered.then(|| of(None, Some(&base_written)));
+    let quant_answers: Vec<SideAnswers> =
+        quants_written.iter().enumerate().map(|(index, written)| of(Some(index), written.as_ref())).collect();
     let provenance = Provenance {
         qeval_version: env!("CARGO_PKG_VERSION").to_owned(),
         candle_version: candle_version().to_owned(),
@@ -103,50 +191,160 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<(Comparison, W
         floating_point_operations: observations.floating_point_operations,
         chunk_tokens: plan.settings.chunk_tokens,
     };
-    let comparison = assemble::comparison(Measured {
+    let measured = Measured {
         models: &models,
         protocol: &protocol,
-        requests: &workload.requests,
-        tasks: workload.tasks,
+        requests,
+        text_requests,
+        clusters: &clusters,
+        cards: &workload.cards,
+        tasks: &tasks,
         quants: &plan.quants,
         observations: &observations,
+        traced: traced
+            .as_ref()
+            .or((workload.requests.is_empty() && !traces.is_empty()).then_some(&observations)),
         rounding_noise: &rounding_noise,
+        base_answers: base_answers.as_ref(),
+        quant_answers: &quant_answers,
+        foreign: &foreign,
+        opened,
+        asking: asking_in_words(&tasks, conversation.as_ref(), &options, &defaults),
         provenance,
-        hash: !args.no_hash,
-    })?;
+        hash: look.hash,
+    };
+    if let (Some(folder), Some(base_answers)) = (&args.lm_eval, &base_answers) {
+        lm_eval_output::write(folder, &measured, &workload, base_answers, conversation.as_ref())?;
+    }
+    let comparison = assemble::comparison(measured)?;
     let written = write(args, &comparison, &observations)?;
     Ok((comparison, written))
 }
 
-/// What the user named, each followed by its slices.
-fn recipes(args: &CompareArgs) -> Result<Vec<Recipe>> {
-    let mut recipes = Vec::new();
-    for quant in &args.quants {
-        let recipe = Recipe::parse(quant)?;
-        let slices: Vec<Recipe> = args.slice_bits.iter().map(|bits| recipe.sliced(*bits)).collect();
-        recipes.push(recipe);
-        recipes.extend(slices);
+/// A reasoning model needs more than what a short answer needs.
+fn leave_room_for_thinking(suites: &mut [crate::suite::Suite], stated: bool) {
+    const THINKING_TOKENS: usize = 2048;
+    for task in suites.iter_mut().flat_map(|suite| &mut suite.tasks) {
+        if let crate::suite::Content::Questions(questions) = &mut task.content
+            && let QuestionKind::Generation(settings) = &mut questions.kind
+            && !stated
+        {
+            settings.max_new_tokens = settings.max_new_tokens.max(THINKING_TOKENS);
+        }
     }
-    Ok(recipes)
+}
+
+fn writing_options(args: &Measuring) -> WritingOptions {
+    WritingOptions {
+        draws: args.draws,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        batch: args.batch,
+        memory: args.memory,
+        seed: args.seed,
+    }
+}
+
+/// How questions were put and answers written, for the report; `None` where nothing was asked.
+fn asking_in_words(
+    tasks: &Tasks,
+    conversation: Option<&Conversation>,
+    options: &WritingOptions,
+    defaults: &crate::checkpoint::generation::GenerationDefaults,
+) -> Option<String> {
+    tasks.iter().find(|(_, task)| task.questions().is_some())?;
+    let mut words = match conversation {
+        None => "plain text".to_owned(),
+        Some(conversation) if conversation.choices => "conversations by base's chat template".to_owned(),
+        Some(_) => "choices as plain text, written answers by base's chat template".to_owned(),
+    };
+    let generation = tasks.iter().find_map(|(_, task)| match &task.questions()?.kind {
+        QuestionKind::Generation(settings) => Some(settings),
+        _ => None,
+    });
+    if let Some(settings) = generation {
+        words += match settings.sampling {
+            None => "; greedy answers",
+            Some(_) => "; drawn answers",
+        };
+        if options.draws > 0 || settings.sampling.is_some() {
+            let drawn = writing::sampling(options, settings, defaults);
+            words += &format!(
+                ", {} draws at temperature {} and top-p {}, the same dice for all models",
+                options.draws.max(settings.repeats),
+                drawn.temperature,
+                drawn.top_p
+            );
+        }
+    }
+    Some(words)
+}
+
+/// Each cousin of another vocabulary, on its own.
+fn foreign(
+    models: &Models,
+    protocol: &Protocol,
+    conversation: Option<&Conversation>,
+    (tasks, args): (&Tasks, &Measuring),
+    asking: Asking,
+    settings: &Settings,
+) -> Result<Vec<ForeignRun>> {
+    if models.foreign.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Every byte must be scored to be compared: rolling windows from a prefix token.
+    let rolling = Protocol::LmEval { max_length: protocol.longest_input() };
+    let text = |tokenizer: &Tokenizer, max_length: usize| -> Result<Option<Vec<Request>>> {
+        if tokenizer.prefix().is_none() {
+            return Ok(None);
+        }
+        let cutting =
+            Cutting { protocol: &rolling, max_windows: None, max_length, chat: None, chat_choices: false };
+        let mut work = workload::cut(&tasks.text_only(), tokenizer, cutting)?;
+        work.requests.truncate(work.text_requests);
+        Ok(Some(work.requests))
+    };
+    let base_length =
+        models.base.model().map_or(usize::MAX, |base| base.decoder.config.max_position_embeddings);
+    let base_text = text(&models.tokenizer, base_length)?;
+    let mut runs = Vec::with_capacity(models.foreign.len());
+    for foreign in &models.foreign {
+        let max_length = foreign.model.decoder.config.max_position_embeddings;
+        // Its own template, as it would be used; the same choice of when.
+        let own = match conversation {
+            Some(_) => Conversation::of(&foreign.model, &foreign.tokenizer, args.chat)?,
+            None => None,
+        };
+        let writer = own.as_ref().map(|own| move |turns: &[Turn]| own.write(turns));
+        let cutting = Cutting {
+            protocol,
+            max_windows: args.max_windows,
+            max_length,
+            chat: writer.as_ref().map(|write| write as &dyn Fn(&[Turn]) -> Result<String>),
+            chat_choices: own.as_ref().is_some_and(|own| own.choices),
+        };
+        let work = workload::cut(tasks, &foreign.tokenizer, cutting)?;
+        let own_text = text(&foreign.tokenizer, max_length)?;
+        let asked = (&work, own_text.as_deref());
+        runs.push(answering::foreign(foreign, models, base_text.as_deref(), asked, asking, settings)?);
+    }
+    Ok(runs)
 }
 
 /// Each quant that rounds its activations against itself, its embeddings moved by less than any error.
 fn rounding_noise(
     plan: &Plan,
-    workload: &Workload,
+    requests: &[Request],
+    text_requests: usize,
     observations: &Observations,
     vocabulary: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Option<RoundingNoise>>> {
-    let sample = spread(&workload.requests, NOISE_TOKENS);
-    let settings = Settings {
-        probe_tokens: Some(0),
-        probe_linears: false,
-        compare_weights: false,
-        ..plan.settings.clone()
-    };
+    let of_text = &requests[..text_requests];
+    let sample = spread(if of_text.is_empty() { requests } else { of_text }, NOISE_TOKENS);
+    let settings = without_probes(&plan.settings);
     let noise = |(quant, observed): (&Decoder, &QuantObservations)| -> Result<Option<RoundingNoise>> {
-        if !quant.rounds_activations() {
+        if !quant.rounds_activations() || sample.is_empty() {
             return Ok(None);
         }
         let moved = [quant.nudged()];
@@ -154,6 +352,11 @@ fn rounding_noise(
         assemble::rounding_noise(&itself, observations, observed, plan.settings.seed).map(Some)
     };
     plan.quants.iter().zip(&observations.quants).map(noise).collect()
+}
+
+/// The same pass without a look at layers and weights.
+fn without_probes(settings: &Settings) -> Settings {
+    Settings { probe_tokens: Some(0), probe_linears: false, compare_weights: false, ..settings.clone() }
 }
 
 /// Tokens on which a cousin is compared with itself.
@@ -172,10 +375,10 @@ struct Plan {
     settings: Settings,
 }
 
-fn plan(args: &CompareArgs, models: &mut Models) -> Plan {
+fn plan(args: &Measuring, look: Look, models: &mut Models, workload: &Workload) -> Plan {
     let mut quants: Vec<Decoder> = models.quants.iter().map(|quant| quant.decoder.clone()).collect();
     let base = models.base.model().map(|model| &model.decoder);
-    if let Some(base) = base.filter(|_| !args.no_noise_floor) {
+    if let Some(base) = base.filter(|_| look.noise_floor) {
         quants.push(base.with_rounding(Rounding::Bf16));
     }
     let all: Vec<&Decoder> = base.into_iter().chain(&quants).collect();
@@ -188,39 +391,23 @@ fn plan(args: &CompareArgs, models: &mut Models) -> Plan {
     }
     let settings = Settings {
         chunk_tokens: chunk.tokens,
-        probe_tokens: match (args.probe, args.probe_tokens) {
+        probe_tokens: match (look.probe, look.probe_tokens) {
             (Probe::None, _) => Some(0),
             (_, ProbeTokens::All) => None,
             (_, ProbeTokens::AtLeast(tokens)) => Some(tokens),
         },
-        probe_linears: args.probe == Probe::Linear,
-        compare_weights: args.probe != Probe::None,
+        // Layers are looked at on text, where there is any.
+        probe_requests: if workload.text_requests > 0 { workload.text_requests } else { usize::MAX },
+        probe_linears: look.probe == Probe::Linear,
+        compare_weights: look.probe != Probe::None,
+        share_prefixes: !args.no_prefix_sharing,
         seed: args.seed,
         scratch_folder: args.out.clone(),
     };
     Plan { quants, settings }
 }
 
-fn load_suites(args: &CompareArgs) -> Result<Vec<Suite>> {
-    let mut suites = Vec::new();
-    for name in &args.suite {
-        suites.push(match suite::embedded(name) {
-            Some(embedded) => embedded?,
-            None => suite::load(&PathBuf::from(name))?,
-        });
-    }
-    for text in &args.text {
-        suites.push(suite::from_text(text)?);
-    }
-    if suites.is_empty()
-        && let Some(default) = suite::embedded("perplexity")
-    {
-        suites.push(default?);
-    }
-    Ok(suites)
-}
-
-fn protocol(args: &CompareArgs, models: &Models) -> Result<Protocol> {
+fn protocol(args: &Measuring, models: &Models) -> Result<Protocol> {
     // lm-eval's window is the model's own length, where it is known.
     let own_length = models
         .base
@@ -231,70 +418,60 @@ fn protocol(args: &CompareArgs, models: &Models) -> Result<Protocol> {
 }
 
 fn workload(
-    suites: Vec<Suite>,
+    tasks: &Tasks,
     protocol: &Protocol,
     models: &Models,
-    args: &CompareArgs,
+    conversation: Option<&Conversation>,
+    args: &Measuring,
+    given: bool,
 ) -> Result<Workload> {
     let tokenizer = &models.tokenizer;
     if let BaseModel::Logits(file) = &models.base {
-        if !args.suite.is_empty() || !args.text.is_empty() {
+        if given {
             return Err(Error::argument(
-                "a llama.cpp logits file brings its own tokens; --suite and --text cannot be used with it",
+                "a llama.cpp logits file brings its own tokens; --suite, --data and --text cannot be used with it",
                 "leave them out, or give the model itself as base",
             ));
         }
         let requests = file.requests(tokenizer.bos())?;
         let scored_tokens: usize = requests.iter().map(|request| request.scored.len()).sum();
         let tokens = file.n_ctx * file.chunks;
-        let task = TaskCard {
+        let card = TaskCard {
             name: "llama.cpp logits".to_owned(),
+            kind: "text".to_owned(),
+            group: None,
             suite_version: 1,
             suite_sha256: String::new(),
             language: None,
             documents: 1,
             documents_dropped: 0,
+            samples_cut: 0,
+            samples_not_asked: 0,
+            answer_tokens_cut: 0,
+            left_out: Vec::new(),
             tokens,
             scored_tokens,
             unscored_tokens: tokens - scored_tokens,
             dropped_tokens: 0,
             scored_bytes: 0,
         };
-        return Ok(Workload { suites: Vec::new(), requests, tasks: vec![task] });
+        let text_requests = requests.len();
+        return Ok(Workload { requests, prompts: Vec::new(), cards: vec![card], text_requests });
     }
-    let tokenize = |text: &str| -> Result<TokenizedText> {
-        let encoded = tokenizer.encode(text)?;
-        Ok(TokenizedText { ids: encoded.ids, offsets: encoded.offsets })
+    let base = models.base.model();
+    let max_length = base.map_or(usize::MAX, |base| base.decoder.config.max_position_embeddings);
+    let writer = conversation.map(|conversation| move |turns: &[Turn]| conversation.write(turns));
+    let cutting = Cutting {
+        protocol,
+        max_windows: args.max_windows,
+        max_length,
+        chat: writer.as_ref().map(|write| write as &dyn Fn(&[Turn]) -> Result<String>),
+        chat_choices: conversation.is_some_and(|conversation| conversation.choices),
     };
-    let (mut requests, mut tasks) = (Vec::new(), Vec::<TaskCard>::new());
-    for suite in &suites {
-        let mut rendered = suite::render(suite, protocol, tokenizer.bos(), tokenizer.prefix(), &tokenize)?;
-        if let Some(windows) = args.max_windows {
-            rendered.keep_windows(windows);
-        }
-        let first_task = tasks.len() as u32;
-        requests.extend(rendered.requests.into_iter().map(|mut request| {
-            request.task += first_task;
-            request
-        }));
-        tasks.extend(rendered.tasks.into_iter().map(|task| TaskCard {
-            name: format!("{}/{}", suite.name, task.name),
-            suite_version: suite.version,
-            suite_sha256: suite.sha256.clone(),
-            language: Some(task.language).filter(|language| language != "und"),
-            documents: task.documents,
-            documents_dropped: task.documents_dropped,
-            tokens: task.tokens,
-            scored_tokens: task.scored_tokens,
-            unscored_tokens: task.unscored_tokens,
-            dropped_tokens: task.dropped_tokens,
-            scored_bytes: task.scored_bytes,
-        }));
-    }
-    Ok(Workload { suites, requests, tasks })
+    workload::cut(tasks, tokenizer, cutting)
 }
 
-fn write(args: &CompareArgs, comparison: &Comparison, observations: &Observations) -> Result<Written> {
+fn write(args: &Measuring, comparison: &Comparison, observations: &Observations) -> Result<Written> {
     let table = TokenTable {
         tasks: comparison.tasks.iter().map(|task| task.name.clone()).collect(),
         base: observations.base_tokens.as_slice(),
@@ -306,9 +483,8 @@ fn write(args: &CompareArgs, comparison: &Comparison, observations: &Observation
     };
     report::write(&args.out, comparison, Some(&table))
 }
-
 /// Now, as RFC 3339 in UTC, from the days since 1970 (civil calendar by Hinnant's algorithm).
-fn utc_now() -> String {
+pub(super) fn utc_now() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs());
@@ -327,7 +503,7 @@ fn utc_now() -> String {
 }
 
 /// The tensor library's version, from the lock file that this program was built with.
-fn candle_version() -> &'static str {
+pub(super) fn candle_version() -> &'static str {
     let lock = include_str!("../../Cargo.lock");
     let package = lock.split("[[package]]").find(|block| block.contains("name = \"candle-core\""));
     package.and_then(|block| block.split("version = \"").nth(1)?.split('"').next()).unwrap_or("not known")

@@ -3,13 +3,25 @@
 //! `terminal.rs` is the only file that prints. Exit codes: 0 done, 2 could not
 //! measure (bad input, a NaN, I/O); 1 and 3 belong to the gate.
 
+mod answering;
+mod answers;
 mod assemble;
 pub mod compare;
+pub mod conversation;
+mod eval;
 mod inspect;
+mod judging;
+mod lm_eval_output;
 mod memory;
 mod models;
+mod resolve;
+mod sample_files;
+pub mod selection;
+mod suites;
 mod terminal;
 mod trace;
+mod workload;
+mod writing;
 
 use std::path::PathBuf;
 
@@ -67,6 +79,10 @@ struct Verbosity {
 enum Command {
     /// Measure what was lost between a base model and its quantized cousins.
     Compare(CompareArgs),
+    /// Measure one model alone.
+    Eval(EvalArgs),
+    /// List the suites and benchmarks, with languages, sizes and licences.
+    Suites(SuitesArgs),
     /// Describe a model from its headers alone.
     Inspect(InspectArgs),
     /// Write logits and hidden states of one sequence, to check against another implementation.
@@ -88,6 +104,10 @@ const COMPARE_EXAMPLES: &str = "Examples:
   qeval compare ./Llama-3.2-1B model-Q4_K_M.gguf --text book.txt --protocol llama.cpp
   qeval compare logits.bin model-Q4_K_M.gguf     # llama.cpp's --kl-divergence-base file
   qeval compare base/ quant.gguf --suite my-suite/ --out run-1 --json
+  qeval compare base/ quant.gguf --suite multilingual --suite reasoning
+  qeval compare base/ quant.gguf --data hellaswag=hellaswag_val.jsonl --limit 500
+  qeval compare org/base org/quant:file.gguf@revision
+  qeval compare --samples base/samples_x.jsonl quant/samples_x.jsonl
 
 `qeval compare --help` lists what may follow a path: quantizers, KV caches, adapters.";
 
@@ -95,44 +115,25 @@ const COMPARE_EXAMPLES: &str = "Examples:
 #[derive(Args, Debug)]
 #[command(after_help = COMPARE_EXAMPLES, after_long_help = format!("{COMPARE_EXAMPLES}\n\n{}", crate::cousin::help()))]
 pub struct CompareArgs {
-    /// The reference: a .safetensors or .gguf file, a Hugging Face folder, or llama.cpp's saved logits.
+    /// The reference: a .safetensors or .gguf file, a Hugging Face folder, ORG/NAME[:FILE][@REVISION] of the Hub, or
+    /// llama.cpp's saved logits.
     pub base: PathBuf,
-    /// The cousins: .safetensors or .gguf files, Hugging Face folders, or PATH@STEP… (see below).
+    /// The cousins: the same kinds, each also with @STEPs behind it (see below).
     #[arg(required = true)]
     pub quants: Vec<PathBuf>,
-    /// What is done to the numbers that flow into quantized linears.
-    #[arg(long, value_enum, default_value_t = Activations::Declared)]
-    pub activations: Activations,
+    /// BASE and QUANTS are sample files (or folders) that lm-evaluation-harness or qeval wrote: compare those, without a
+    /// model.
+    #[arg(long)]
+    pub samples: bool,
     /// Measure every cousin also at the most significant N bits of its integer codes (MatQuant); as 6,4,3,2.
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=7))]
     pub slice_bits: Vec<u32>,
-    /// A suite by name (perplexity, multilingual), or a path to a suite's YAML file or folder; may be repeated.
-    #[arg(long, value_name = "NAME|PATH")]
-    pub suite: Vec<String>,
-    /// Measure on this text (a .jsonl holds one document per line under "text"); may be repeated.
-    #[arg(long, value_name = "FILE")]
-    pub text: Vec<PathBuf>,
-    /// How text is cut into windows: strided, llama.cpp or lm-eval.
-    #[arg(long, default_value = "strided")]
-    pub protocol: String,
-    /// Tokens of a window (n_ctx); 512, or the model's own length for lm-eval.
-    #[arg(long, value_name = "TOKENS")]
-    pub window: Option<usize>,
-    /// Tokens between the starts of strided windows; half a window.
-    #[arg(long, value_name = "TOKENS")]
-    pub stride: Option<usize>,
-    /// Score at most so many windows of each task (llama.cpp's --chunks); the rest is counted as dropped.
-    #[arg(long, value_name = "N")]
-    pub max_windows: Option<usize>,
-    /// Folder of the results; an earlier result in it is replaced.
-    #[arg(short, long, default_value = "qeval-report", value_name = "DIR")]
-    pub out: PathBuf,
-    /// Write into a folder that holds other things.
-    #[arg(long)]
-    pub force: bool,
-    /// Memory to stay within, as 800M or 4G; sizes the chunk of tokens held at once.
-    #[arg(long, default_value = "2G", value_parser = memory::parse_bytes, value_name = "SIZE")]
-    pub memory: u64,
+    /// What is measured.
+    #[command(flatten)]
+    pub selection: selection::Selection,
+    /// How it is measured.
+    #[command(flatten)]
+    pub measuring: Measuring,
     /// What to look at inside the models.
     #[arg(long, value_enum, default_value_t = Probe::Layers)]
     pub probe: Probe,
@@ -145,6 +146,57 @@ pub struct CompareArgs {
     /// Do not hash the model files.
     #[arg(long)]
     pub no_hash: bool,
+}
+
+/// How it is measured: what `compare` and `eval` have in common.
+#[derive(Args, Clone, Debug)]
+pub struct Measuring {
+    /// What is done to the numbers that flow into quantized linears.
+    #[arg(long, value_enum, default_value_t = Activations::Declared)]
+    pub activations: Activations,
+    /// How text is cut into windows: strided, llama.cpp or lm-eval.
+    #[arg(long, default_value = "strided")]
+    pub protocol: String,
+    /// Tokens of a window (n_ctx); 512, or the model's own length for lm-eval.
+    #[arg(long, value_name = "TOKENS")]
+    pub window: Option<usize>,
+    /// Tokens between the starts of strided windows; half a window.
+    #[arg(long, value_name = "TOKENS")]
+    pub stride: Option<usize>,
+    /// Score at most so many windows of each text task (llama.cpp's --chunks); the rest is counted as dropped.
+    #[arg(long, value_name = "N")]
+    pub max_windows: Option<usize>,
+    /// Put questions by base's chat template.
+    #[arg(long, value_enum, default_value_t = conversation::Chat::Auto)]
+    pub chat: conversation::Chat,
+    /// Draw so many answers to each question that is answered by writing, beside the greedy one, with the checkpoint's
+    /// own temperature and top-p.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub draws: usize,
+    /// Temperature of the draws, instead of the checkpoint's own.
+    #[arg(long, value_name = "T", value_parser = parse_temperature)]
+    pub temperature: Option<f64>,
+    /// Top-p of the draws, instead of the checkpoint's own.
+    #[arg(long, value_name = "P", value_parser = parse_top_p)]
+    pub top_p: Option<f64>,
+    /// Answers written at once.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub batch: usize,
+    /// Compute every request from its beginning, also what it shares with its neighbours: slower, and the same.
+    #[arg(long)]
+    pub no_prefix_sharing: bool,
+    /// Write base's answers, and each cousin's, as lm-evaluation-harness does: results.json and samples_*.jsonl.
+    #[arg(long, value_name = "DIR")]
+    pub lm_eval: Option<PathBuf>,
+    /// Folder of the results; an earlier result in it is replaced.
+    #[arg(short, long, default_value = "qeval-report", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Write into a folder that holds other things.
+    #[arg(long)]
+    pub force: bool,
+    /// Memory to stay within, as 800M or 4G; sizes the chunk of tokens held at once.
+    #[arg(long, default_value = "2G", value_parser = memory::parse_bytes, value_name = "SIZE")]
+    pub memory: u64,
     /// Where products run: cpu, cuda, cuda:1, metal.
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -154,6 +206,42 @@ pub struct CompareArgs {
     /// Print comparison.json instead of the summary.
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_temperature(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && f64::is_finite(value) => Ok(value),
+        _ => Err(format!("`{text}` is not a temperature; a number above 0 is expected")),
+    }
+}
+
+fn parse_top_p(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err(format!("`{text}` is not a top-p; a number above 0 and at most 1 is expected")),
+    }
+}
+
+const EVAL_EXAMPLES: &str = "Examples:
+  qeval eval model-Q4_K_M.gguf --suite multilingual
+  qeval eval ./Llama-3.2-1B --data hellaswag=hellaswag_val.jsonl --limit 200
+  qeval eval ./Llama-3.2-1B --suite my_task.yaml --lm-eval results/";
+
+/// Arguments of `qeval eval`.
+#[derive(Args, Debug)]
+#[command(after_help = EVAL_EXAMPLES)]
+pub struct EvalArgs {
+    /// The model: a .safetensors or .gguf file, a Hugging Face folder, ORG/NAME[:FILE] of the Hub; @STEPs as in compare.
+    pub model: PathBuf,
+    /// What is measured.
+    #[command(flatten)]
+    pub selection: selection::Selection,
+    /// How it is measured.
+    #[command(flatten)]
+    pub measuring: Measuring,
+    /// Do not hash the model's files.
+    #[arg(long)]
+    pub no_hash: bool,
 }
 
 /// What is done to the numbers that flow into quantized linears.
@@ -249,6 +337,13 @@ struct TraceArgs {
 }
 
 #[derive(Args, Debug)]
+struct SuitesArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
 struct ReportArgs {
     /// A folder that `qeval compare` wrote.
     folder: PathBuf,
@@ -263,6 +358,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     let quiet = cli.output.quiet;
     match cli.command {
         Command::Compare(args) => compare::command(&args, quiet),
+        Command::Eval(args) => eval::command(&args, quiet),
+        Command::Suites(args) => suites::command(&args),
         Command::Inspect(args) => inspect::command(&args.model, args.tensors, args.json),
         Command::Trace(args) => trace::command(&args, quiet),
         Command::Report(args) => {

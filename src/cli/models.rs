@@ -18,7 +18,6 @@ use crate::{
     error::{Error, Result},
     evaluate::logits_file::LogitsFile,
     model::{ActivationMode, Decoder},
-    suite::Request,
     tokenizer::Tokenizer,
 };
 
@@ -60,11 +59,22 @@ impl BaseModel {
     }
 }
 
+/// A cousin of another vocabulary.
+pub(super) struct Foreign {
+    pub model: Model,
+    pub tokenizer: Tokenizer,
+    /// Why its distributions cannot be compared with base's.
+    pub reason: String,
+}
+
 /// Everything that takes part in a comparison.
 pub(super) struct Models {
     pub base: BaseModel,
+    /// Cousins of base's vocabulary.
     pub quants: Vec<Model>,
-    /// The tokenizer that cuts the text for all.
+    /// Cousins of another vocabulary: compared per byte and per sample.
+    pub foreign: Vec<Foreign>,
+    /// The tokenizer that cuts the text for all but these.
     pub tokenizer: Tokenizer,
     /// Ids that all models share.
     pub vocabulary: usize,
@@ -295,7 +305,6 @@ fn settle_vocabulary(base: BaseModel, mut quants: Vec<Model>, mut warnings: Vec<
         }
     };
     warnings.extend(tokenizer.warnings.iter().cloned());
-    let vocabulary = quants.iter().map(|quant| quant.decoder.config.vocab_size).fold(base_vocab, usize::min);
     for quant in &mut quants {
         let size = quant.decoder.config.vocab_size;
         if quant.tokenizer.is_none() {
@@ -313,79 +322,111 @@ fn settle_vocabulary(base: BaseModel, mut quants: Vec<Model>, mut warnings: Vec<
                 quant.label
             ));
         }
-        if size != base_vocab {
-            warnings.push(format!(
-                "{} has {size} embeddings and base {base_vocab}; every token metric is taken over the {vocabulary} \
-                 ids that all models share, and the excluded probability is reported.",
-                quant.label
-            ));
-        }
     }
-    Ok(Models { base, quants, tokenizer, vocabulary, warnings })
+    Ok(Models { base, quants, foreign: Vec::new(), tokenizer, vocabulary: base_vocab, warnings })
 }
 
-/// Refuses KL between different vocabularies, knowing which ids the text uses.
+/// Sets aside the cousins whose vocabulary is not base's, knowing which ids the text uses.
 ///
 /// Ids that never occur may differ (unused and padding ids); that is a warning.
-pub(super) fn check_vocabularies(models: &mut Models, requests: &[Request], texts: &[&str]) -> Result<()> {
-    let used: BTreeSet<u32> = requests.iter().flat_map(|request| request.tokens.iter().copied()).collect();
-    let base_path = models.base.path().to_owned();
-    let incomparable = |quant: &Model, problem: String| Error::Incomparable {
-        base: base_path.clone(),
-        quant: quant.checkpoint.path.clone(),
-        problem,
-        help: "KL divergence needs one vocabulary on both sides; give a cousin of the same tokenizer"
-            .to_owned(),
-    };
+///
+/// # Errors
+/// Nothing but saved logits to compare such a cousin with.
+pub(super) fn check_vocabularies(models: &mut Models, used: &BTreeSet<u32>, texts: &[&str]) -> Result<()> {
+    let base_vocab = models.vocabulary;
     let mut warnings = Vec::new();
-    for quant in &models.quants {
-        if let Some(id) = used.iter().next_back().filter(|id| **id as usize >= models.vocabulary) {
-            let shared = models.vocabulary;
-            return Err(incomparable(
-                quant,
-                format!("the text uses id {id}, but only {shared} ids are shared"),
-            ));
-        }
-        let Some(own) = &quant.tokenizer else { continue };
-        if let Some(id) = used.iter().find(|id| models.tokenizer.piece(**id) != own.piece(**id)) {
-            let spelled =
-                |t: &Tokenizer| t.piece(*id).map_or("nothing".to_owned(), |piece| format!("{piece:?}"));
-            return Err(incomparable(
-                quant,
-                format!(
-                    "their vocabularies differ: id {id} is {} in base and {} in the cousin",
-                    spelled(&models.tokenizer),
-                    spelled(own)
-                ),
-            ));
-        }
-        let difference = models.tokenizer.difference(own, models.vocabulary);
-        if !difference.differing.is_empty() {
-            warnings.push(format!(
-                "{} ids that the text never uses have another text in {} than in base.",
-                difference.differing.len(),
-                quant.label
-            ));
-        }
-        if own.bos() != models.tokenizer.bos() {
-            warnings.push(format!(
-                "{}'s own tokenizer would start sequences differently (BOS {:?}, base {:?}); base's way was used for all.",
-                quant.label,
-                own.bos(),
-                models.tokenizer.bos()
-            ));
-        }
-        let differently = differently_cut(&models.tokenizer, own, texts)?;
-        if differently > 0 {
-            warnings.push(format!(
-                "{}'s own tokenizer cuts {differently} of {} documents differently; base's tokens were used for all.",
-                quant.label,
-                texts.len()
-            ));
-        }
+    for quant in std::mem::take(&mut models.quants) {
+        let Some(reason) = other_vocabulary(&models.tokenizer, base_vocab, &quant, used) else {
+            warnings.extend(vocabulary_warnings(&models.tokenizer, base_vocab, &quant, texts)?);
+            models.vocabulary = models.vocabulary.min(quant.decoder.config.vocab_size);
+            models.quants.push(quant);
+            continue;
+        };
+        let (BaseModel::Model(_), Some(tokenizer)) = (&models.base, quant.tokenizer.clone()) else {
+            return Err(Error::Incomparable {
+                base: models.base.path().to_owned(),
+                quant: quant.checkpoint.path.clone(),
+                problem: reason,
+                help: "KL divergence needs one vocabulary on both sides; give a cousin of the same tokenizer, or the \
+                       model itself as base"
+                    .to_owned(),
+            });
+        };
+        warnings.push(format!(
+            "{}: no KL divergence, top-1 agreement or layer errors: {reason}. It is compared per byte and per sample.",
+            quant.label
+        ));
+        models.foreign.push(Foreign { model: quant, tokenizer, reason });
     }
     models.warnings.extend(warnings);
     Ok(())
+}
+
+/// Why the distributions of this cousin are over other tokens than base's, if they are.
+fn other_vocabulary(
+    base: &Tokenizer,
+    base_vocab: usize,
+    quant: &Model,
+    used: &BTreeSet<u32>,
+) -> Option<String> {
+    let shared = base_vocab.min(quant.decoder.config.vocab_size);
+    let own = quant.tokenizer.as_ref();
+    if let (Some(id), Some(own)) =
+        (used.iter().find(|id| own.is_some_and(|own| base.piece(**id) != own.piece(**id))), own)
+    {
+        let spelled = |t: &Tokenizer| t.piece(*id).map_or("nothing".to_owned(), |piece| format!("{piece:?}"));
+        return Some(format!(
+            "their vocabularies differ: id {id} is {} in base and {} in the cousin",
+            spelled(base),
+            spelled(own)
+        ));
+    }
+    let beyond = used.iter().next_back().filter(|id| **id as usize >= shared)?;
+    Some(format!("the text uses id {beyond}, but only {shared} ids are shared"))
+}
+
+/// What the reader should know of a vocabulary that agrees where it matters.
+fn vocabulary_warnings(
+    base: &Tokenizer,
+    base_vocab: usize,
+    quant: &Model,
+    texts: &[&str],
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let size = quant.decoder.config.vocab_size;
+    if size != base_vocab {
+        warnings.push(format!(
+            "{} has {size} embeddings and base {base_vocab}; token metrics are taken over the ids that all models \
+             share, and the excluded probability is reported.",
+            quant.label
+        ));
+    }
+    let Some(own) = &quant.tokenizer else { return Ok(warnings) };
+    let difference = base.difference(own, base_vocab.min(quant.decoder.config.vocab_size));
+    if !difference.differing.is_empty() {
+        warnings.push(format!(
+            "{} ids that the text never uses have another text in {} than in base.",
+            difference.differing.len(),
+            quant.label
+        ));
+    }
+    if own.bos() != base.bos() {
+        warnings.push(format!(
+            "{}'s own tokenizer would start sequences differently (BOS {:?}, base {:?}); base's way was used for all.",
+            quant.label,
+            own.bos(),
+            base.bos()
+        ));
+    }
+    let differently = differently_cut(base, own, texts)?;
+    if differently > 0 {
+        warnings.push(format!(
+            "{}'s own tokenizer cuts {differently} of {} texts differently; base's tokens were used for all.",
+            quant.label,
+            texts.len()
+        ));
+    }
+    Ok(warnings)
 }
 
 fn differently_cut(base: &Tokenizer, quant: &Tokenizer, texts: &[&str]) -> Result<usize> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{Bucket, DeltaP, Distribution, Histogram, TaskMetrics, TokenMetrics, WorstToken};
+use super::{Bucket, DeltaP, Distribution, Histogram, SideText, TaskMetrics, TokenMetrics, WorstToken};
 use crate::{
     metrics::confidence::{ConfidenceBucket, ContextBucket},
     observation::{BaseToken, QuantToken},
@@ -34,10 +34,62 @@ pub struct Tokens<'a> {
     pub base: &'a [BaseToken],
     /// The quant's side.
     pub quant: &'a [QuantToken],
+    /// Cluster of every task's every document: parallel documents of several tasks share one. Where it says nothing,
+    /// a document is a cluster of its own.
+    pub clusters: &'a [Vec<u32>],
     /// Seed of the bootstrap.
     pub seed: u64,
     /// Whether the source text, and so the bytes of each token, is known.
     pub bytes_known: bool,
+}
+
+/// Text metrics of one model alone: all records, then each task's. `is_text[i]` says whether task i is text.
+pub fn side_text(
+    base: &[BaseToken],
+    names: &[&str],
+    is_text: &[bool],
+    clusters: &[Vec<u32>],
+    seed: u64,
+    bytes_known: bool,
+) -> Vec<SideText> {
+    // The quant's side of these records is never looked at.
+    let nobody = QuantToken {
+        nll: 0.0,
+        entropy: 0.0,
+        kl_divergence: 0.0,
+        reverse_kl: 0.0,
+        delta_p: 0.0,
+        top1: 0,
+        top5_common: 0,
+    };
+    let quant = vec![nobody; base.len()];
+    let tokens = Tokens { base, quant: &quant, clusters, seed, bytes_known };
+    let of = |task: Option<usize>| {
+        let wanted = |record: &BaseToken| match task {
+            Some(task) => record.task as usize == task,
+            None => is_text.get(record.task as usize).copied().unwrap_or(false),
+        };
+        let rows: Vec<usize> = (0..base.len()).filter(|row| wanted(&base[*row])).collect();
+        let finite = |row: &usize| base[*row].nll.is_finite() && base[*row].entropy.is_finite();
+        let (finite, rest): (Vec<usize>, Vec<usize>) = rows.iter().partition(|row| finite(row));
+        if rows.is_empty() {
+            return None;
+        }
+        let sample = Sample::new(&tokens, &finite);
+        let nll = sample.mean(|base, _| base.nll);
+        Some(SideText {
+            task: task.and_then(|task| names.get(task)).map(|name| (*name).to_owned()),
+            scored_tokens: finite.len(),
+            non_finite_tokens: rest.len(),
+            nll,
+            perplexity: nll.exp(),
+            bits_per_byte: sample.per_byte(|base, _| base.nll / std::f64::consts::LN_2),
+            entropy: sample.mean(|base, _| base.entropy),
+        })
+    };
+    let text_tasks = (0..names.len()).filter(|task| is_text.get(*task).copied().unwrap_or(false));
+    let tasks: Vec<Option<usize>> = std::iter::once(None).chain(text_tasks.map(Some)).collect();
+    tasks.into_par_iter().filter_map(of).collect()
 }
 
 /// The words around a scored position.
@@ -53,7 +105,13 @@ pub struct TokenTexts {
     pub quant_top1: String,
 }
 
-impl Tokens<'_> {
+impl<'a> Tokens<'a> {
+    /// The first records alone.
+    pub fn first(&self, count: usize) -> Self {
+        let count = count.min(self.base.len());
+        Self { base: &self.base[..count], quant: &self.quant[..count], ..*self }
+    }
+
     /// All tasks together.
     pub fn metrics(&self) -> TokenMetrics {
         let all: Vec<usize> = (0..self.base.len()).collect();
@@ -213,11 +271,16 @@ impl<'a> Sample<'a> {
     fn new(tokens: &'a Tokens<'a>, rows: &'a [usize]) -> Self {
         // Documents are numbered per task; a cluster must not join two tasks' first documents.
         let mut numbers: HashMap<(u32, u32), u32> = HashMap::new();
+        let stated = |base: &BaseToken| {
+            let of_task = tokens.clusters.get(base.task as usize)?;
+            of_task.get(base.document as usize).map(|cluster| (u32::MAX, *cluster))
+        };
         let documents: Vec<u32> = rows
             .iter()
             .map(|i| {
                 let next = numbers.len() as u32;
-                *numbers.entry((tokens.base[*i].task, tokens.base[*i].document)).or_insert(next)
+                let base = &tokens.base[*i];
+                *numbers.entry(stated(base).unwrap_or((base.task, base.document))).or_insert(next)
             })
             .collect();
         let windows: Vec<u32> = rows.iter().map(|i| tokens.base[*i].window).collect();

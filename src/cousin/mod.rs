@@ -22,6 +22,8 @@ pub struct Recipe {
     pub text: String,
     /// The checkpoint.
     pub path: PathBuf,
+    /// The steps as written, each with its `@`.
+    suffix: String,
     steps: Vec<Step>,
 }
 
@@ -39,8 +41,12 @@ impl Recipe {
     /// # Errors
     /// A step that is not known, listing what is.
     pub fn parse(given: &Path) -> Result<Self> {
-        let whole =
-            |path: &Path| Self { text: path.display().to_string(), path: path.to_owned(), steps: Vec::new() };
+        let whole = |path: &Path| Self {
+            text: path.display().to_string(),
+            path: path.to_owned(),
+            suffix: String::new(),
+            steps: Vec::new(),
+        };
         let Some(text) = given.to_str().filter(|text| text.contains('@') && !given.exists()) else {
             return Ok(whole(given));
         };
@@ -49,13 +55,15 @@ impl Recipe {
             return Ok(whole(given));
         };
         let steps = text[cut + 1..].split('@').map(step).collect::<Result<Vec<_>>>()?;
-        Ok(Self { text: text.to_owned(), path: PathBuf::from(&text[..cut]), steps })
+        let (path, suffix) = (PathBuf::from(&text[..cut]), text[cut..].to_owned());
+        Ok(Self { text: text.to_owned(), path, suffix, steps })
     }
 
     /// The same model at the most significant `bits` of its codes.
     pub fn sliced(&self, bits: u32) -> Self {
         let mut sliced = self.clone();
         sliced.text = format!("{}@slice={bits}", self.text);
+        sliced.suffix += &format!("@slice={bits}");
         sliced.steps.push(Step::Slice(bits));
         sliced
     }
@@ -67,8 +75,13 @@ impl Recipe {
 
     /// What follows the path, with its `@`; empty for a plain one.
     pub fn suffix(&self) -> &str {
-        // The path is the beginning of the text wherever there are steps.
-        if self.is_plain() { "" } else { &self.text[self.path.as_os_str().len()..] }
+        &self.suffix
+    }
+
+    /// The same, shown under another name than its path: of a repository of the Hub, not of where its copy lies.
+    pub fn named(mut self, name: &str) -> Self {
+        self.text = format!("{name}{}", self.suffix);
+        self
     }
 
     /// Takes every step.
@@ -96,6 +109,11 @@ pub fn help() -> String {
     let mut line = |name: &str, summary: &str| text += &format!("  {name:16} {summary}\n");
     KvCacheScheme::names().for_each(|(name, summary)| line(name, summary));
     text
+}
+
+/// Whether a text is a step: what follows the `@` of a repository's revision may be one.
+pub fn is_step(text: &str) -> bool {
+    step(text).is_ok()
 }
 
 fn step(text: &str) -> Result<Step> {

@@ -14,7 +14,7 @@ use super::{
     layers::{LayerAccumulator, TileProbe, cka, layer_observations, schedule},
     logits_file::LogitsFile,
     observations::{Observations, QuantObservations, WeightObservation},
-    plan::{Chunk, plan},
+    plan::{Chunk, Packing, plan},
     probe,
     side::{Side, map_tiles, scored_rows},
     spill::Spill,
@@ -45,10 +45,15 @@ pub struct Settings {
     pub chunk_tokens: usize,
     /// Tokens of the layer probes' sample; `None` probes all, 0 nothing.
     pub probe_tokens: Option<usize>,
+    /// Only so many of the first requests may be probed.
+    pub probe_requests: usize,
     /// Whether every linear's output is probed too.
     pub probe_linears: bool,
     /// Whether weights are compared.
     pub compare_weights: bool,
+    /// Whether neighbouring requests that begin alike share the computation of what they share; never done where a
+    /// scheme looks at whole requests.
+    pub share_prefixes: bool,
     /// Seed of the probes' sample.
     pub seed: u64,
     /// Where the scratch file of token records goes.
@@ -72,7 +77,15 @@ pub fn run(
 ) -> Result<Observations> {
     let longest = requests.iter().map(|request| request.tokens.len()).max().unwrap_or(0);
     let mut pass = Pass::new(base, quants, requests, vocabulary, settings, longest)?;
-    let chunks = plan(requests, settings.chunk_tokens, settings.probe_tokens, settings.seed);
+    let models = || pass.base.iter().chain(&pass.quants).map(|side| side.decoder);
+    let packing = Packing {
+        chunk_tokens: settings.chunk_tokens,
+        probe_tokens: settings.probe_tokens,
+        probe_requests: settings.probe_requests,
+        share: settings.share_prefixes && !models().any(Decoder::needs_whole_requests),
+        seed: settings.seed,
+    };
+    let chunks = plan(requests, packing);
     progress.start("measuring", pass.work(&chunks));
     for (index, chunk) in chunks.iter().enumerate() {
         pass.chunk(chunk, index == 0, progress)?;
@@ -156,7 +169,8 @@ impl<'a> Pass<'a> {
     }
 
     fn head_stages(&self) -> u64 {
-        let in_layers = |side: &Side| side.decoder.head_operations() / side.decoder.layer_operations(&[1]);
+        let in_layers =
+            |side: &Side| side.decoder.head_operations() / side.decoder.layer_operations([(1, 0)]);
         self.base.iter().chain(&self.quants).map(in_layers).sum::<f64>().ceil() as u64
     }
 
@@ -299,7 +313,7 @@ impl<'a> Pass<'a> {
         // Merged in the tiles' order: the sums must not depend on which core was faster.
         for (number, probe) in probed.iter().zip(probes) {
             if probe.injected.is_some() {
-                self.operations += side.decoder.layer_operations(&chunk.tiles[*number].lengths);
+                self.operations += side.decoder.layer_operations(chunk.tiles[*number].lengths());
             }
             accumulator.absorb(probe);
         }
@@ -496,5 +510,5 @@ impl<'a> Pass<'a> {
 }
 
 fn operations(decoder: &Decoder, chunk: &Chunk) -> f64 {
-    chunk.tiles.iter().map(|tile| decoder.layer_operations(&tile.lengths)).sum()
+    chunk.tiles.iter().map(|tile| decoder.layer_operations(tile.lengths())).sum()
 }

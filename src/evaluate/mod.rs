@@ -3,6 +3,7 @@
 //! A model is seen as stages here (`embed`, `layer`, `head_rows`) and nothing of its insides.
 //! What comes out are observations; averages and intervals are made elsewhere.
 
+pub mod generate;
 mod head;
 mod layers;
 pub mod lockstep;
@@ -10,6 +11,7 @@ pub mod logits_file;
 pub mod observations;
 mod plan;
 mod probe;
+pub mod sampling;
 mod side;
 pub mod spill;
 pub mod trace;

@@ -17,7 +17,8 @@ const WEIGHTS_PER_BLOCK: usize = 1 << 20;
 
 /// Which rows of a tile are position 0 of their sequence.
 fn first_flags(tile: &Tile) -> Vec<bool> {
-    tile.lengths.iter().flat_map(|length| (0..*length).map(|position| position == 0)).collect()
+    let positions = |(tokens, before): (usize, usize)| before..before + tokens;
+    tile.lengths().flat_map(positions).map(|position| position == 0).collect()
 }
 
 /// Adds one tile: base's output and the quant's, and base's input for the update's signal.

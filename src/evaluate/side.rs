@@ -31,7 +31,7 @@ impl<'a> Side<'a> {
     }
 
     pub(super) fn geometry(&self, tile: &Tile) -> Result<Geometry> {
-        Geometry::new(&tile.lengths, &self.tables).map_err(Error::compute("packing positions"))
+        Geometry::of(tile.segments(), &self.tables).map_err(Error::compute("packing positions"))
     }
 
     /// Moves every tile through a layer; returns the inputs of probed tiles, the others are let go.
@@ -43,7 +43,7 @@ impl<'a> Side<'a> {
     ) -> Result<Vec<Option<Tensor>>> {
         let (decoder, tables) = (self.decoder, &self.tables);
         let one = |(tile, hidden): (&Tile, &mut Tensor)| -> Result<Option<Tensor>> {
-            let output = Geometry::new(&tile.lengths, tables)
+            let output = Geometry::of(tile.segments(), tables)
                 .and_then(|geometry| layer.forward(hidden, &geometry, None))
                 .map_err(Error::compute("running a decoder layer"))?;
             progress.advance(tile.tokens() as u64);
@@ -54,15 +54,8 @@ impl<'a> Side<'a> {
 
     pub(super) fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
         let start = Instant::now();
-        self.hidden = chunk
-            .tiles
-            .iter()
-            .map(|tile| {
-                let tokens: Vec<u32> =
-                    tile.requests.iter().flat_map(|index| &requests[*index].tokens).copied().collect();
-                self.decoder.embed(&tokens)
-            })
-            .collect::<Result<_>>()?;
+        self.hidden =
+            chunk.tiles.iter().map(|tile| self.decoder.embed(&tile.ids(requests))).collect::<Result<_>>()?;
         self.seconds += start.elapsed().as_secs_f64();
         Ok(())
     }
@@ -92,16 +85,15 @@ pub(super) fn scored_rows<'a>(
     let start = Instant::now();
     let mut parts = Vec::with_capacity(chunk.tiles.len());
     for (tile, hidden) in chunk.tiles.iter().zip(std::mem::take(&mut side.hidden)) {
-        let mut first = 0u32;
-        let mut rows = Vec::new();
-        let mut spans = Vec::with_capacity(tile.requests.len());
-        for index in &tile.requests {
-            let request = &requests[*index];
-            // Token i is predicted from the state at i − 1.
-            rows.extend(request.scored.clone().map(|target| first + target as u32 - 1));
-            spans.push(first as usize..first as usize + request.tokens.len());
-            first += request.tokens.len() as u32;
-        }
+        // Token i is predicted from the state at i − 1.
+        let rows: Vec<u32> = tile
+            .requests
+            .iter()
+            .enumerate()
+            .flat_map(|(member, index)| requests[*index].scored.clone().map(move |target| (member, target)))
+            .map(|(member, target)| tile.row(member, target - 1) as u32)
+            .collect();
+        let spans: Vec<_> = tile.runs.iter().map(|run| run.segment.rows.clone()).collect();
         let count = rows.len();
         let rows = Tensor::from_vec(rows, count, hidden.device()).map_err(Error::compute(doing))?;
         let pick = |x: &Tensor| x.index_select(&rows, 0).map_err(Error::compute(doing));

@@ -1,4 +1,4 @@
-//! Causal attention of one sequence, in blocks of queries.
+//! Causal attention of one sequence, or of its last part, in blocks of queries.
 //!
 //! A block of queries meets only the keys up to its own end, so that half of the
 //! square is never computed, and scores stay small enough for the cache. On the
@@ -10,13 +10,14 @@ use rayon::prelude::*;
 /// Queries of one block.
 const QUERY_BLOCK: usize = 128;
 
-/// Attention over one sequence.
+/// Attention over one sequence, of which the last `t` positions are asked.
 ///
-/// `q` `[t, num_attention_heads, head_dim]`, `k` and `v` `[t, num_key_value_heads, head_dim]`, rotated;
+/// `q` `[t, num_attention_heads, head_dim]`, `k` and `v` `[n, num_key_value_heads, head_dim]` with n ≥ t, rotated;
 /// returns `[t, num_attention_heads · head_dim]`. softmax(q·kᵀ/√d)·v, each query seeing keys up to itself.
 pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (t, heads, head_dim) = q.dims3()?;
-    let kv_heads = k.dim(1)?;
+    let (n, kv_heads, _) = k.dims3()?;
+    let before = n - t;
     let group = heads / kv_heads;
     let scale = 1.0 / (head_dim as f64).sqrt();
     let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scale)?;
@@ -25,10 +26,10 @@ pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Ten
     let mut blocks = Vec::with_capacity(t.div_ceil(QUERY_BLOCK));
     for first in (0..t).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(t - first);
-        let keys = first + rows;
+        let keys = before + first + rows;
         let q = q.narrow(2, first, rows)?.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
         let scores = q.matmul(&k.narrow(2, 0, keys)?.contiguous()?)?;
-        let weights = causal_softmax(scores, rows, first)?;
+        let weights = causal_softmax(scores, rows, before + first)?;
         let mixed = weights.matmul(&v.narrow(1, 0, keys)?.contiguous()?)?;
         // [kv, group·rows, d] → [rows, kv·group·d]
         let mixed = mixed.reshape((kv_heads, group, rows, head_dim))?.permute((2, 0, 1, 3))?;
@@ -40,7 +41,7 @@ pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Ten
 /// Keys or values of one sequence, as computed and as a quantized cache holds them.
 #[derive(Clone, Copy)]
 pub(super) struct Cached<'a> {
-    /// `[t, num_key_value_heads, head_dim]`, as computed.
+    /// `[n, num_key_value_heads, head_dim]`, as computed.
     pub(super) fresh: &'a Tensor,
     /// The same, as stored.
     pub(super) stored: &'a Tensor,
@@ -49,10 +50,9 @@ pub(super) struct Cached<'a> {
 }
 
 impl Cached<'_> {
-    /// Of each position that the queries `first..first + rows` can see, whether row `row` reads it as stored.
-    fn mask(&self, first: usize, rows: usize, stored: bool) -> Result<Tensor> {
-        let keys = first + rows;
-        let mask: Vec<f32> = self.stored_before[first..keys]
+    /// Of each of the first `keys` positions, whether the queries `first..first + rows` read it as stored.
+    fn mask(&self, first: usize, rows: usize, keys: usize, stored: bool) -> Result<Tensor> {
+        let mask: Vec<f32> = self.stored_before[first..first + rows]
             .iter()
             .flat_map(|before| (0..keys).map(move |key| if (key < *before) == stored { 1.0 } else { 0.0 }))
             .collect();
@@ -64,7 +64,8 @@ impl Cached<'_> {
 /// a cache with a residual window of full precision gives when tokens come one at a time.
 pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<Tensor> {
     let (t, heads, head_dim) = q.dims3()?;
-    let kv_heads = k.fresh.dim(1)?;
+    let (n, kv_heads, _) = k.fresh.dims3()?;
+    let past = n - t;
     let group = heads / kv_heads;
     let scale = 1.0 / (head_dim as f64).sqrt();
     let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scale)?;
@@ -75,18 +76,18 @@ pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<T
     let mut blocks = Vec::with_capacity(t.div_ceil(QUERY_BLOCK));
     for first in (0..t).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(t - first);
-        let keys = first + rows;
+        let keys = past + first + rows;
         let q = q.narrow(2, first, rows)?.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
         let masked = |x: Tensor, cached: Cached, stored: bool| -> Result<Tensor> {
             let shape = (kv_heads, group * rows, keys);
-            let mask = cached.mask(first, rows, stored)?;
+            let mask = cached.mask(first, rows, keys, stored)?;
             x.reshape((kv_heads, group, rows, keys))?.broadcast_mul(&mask)?.reshape(shape)
         };
         let scores = |keys_of: &Tensor, stored: bool| -> Result<Tensor> {
             masked(q.matmul(&keys_of.narrow(2, 0, keys)?.contiguous()?)?, k, stored)
         };
         let scores = (scores(&fresh_k, false)? + scores(&stored_k, true)?)?;
-        let weights = causal_softmax(scores, rows, first)?;
+        let weights = causal_softmax(scores, rows, past + first)?;
         let mixed = |values: &Tensor, stored: bool| -> Result<Tensor> {
             masked(weights.clone(), v, stored)?.matmul(&values.narrow(1, 0, keys)?.contiguous()?)
         };

@@ -6,20 +6,37 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
 
 use super::{
+    Decoder,
     attention::{self, causal_attention},
     kv_cache::{KvCacheScheme, Part},
     linear::{Linear, Rounding},
     rope::RopeTables,
 };
-use crate::checkpoint::config::ModelConfig;
+use crate::{checkpoint::config::ModelConfig, error::Error};
+
+/// A run of rows of a tile: a whole sequence, or a part that several sequences share, or one that continues such
+/// a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its rows.
+    pub rows: Range<usize>,
+    /// Position of its first row in its sequence.
+    pub first_position: usize,
+    /// The segments of the tile that hold the positions before, first to last; empty where there are none, or
+    /// where they are in a [`KvState`].
+    pub ancestors: Vec<usize>,
+}
 
 /// Which rows of a tile belong to which sequence, and where in it they are.
 #[derive(Clone, Debug)]
 pub struct Geometry {
-    segments: Vec<Range<usize>>,
+    segments: Vec<Segment>,
+    /// The rows of each segment: what is rounded together where a scheme looks at a whole request.
+    rows: Vec<Range<usize>>,
     cos: Tensor,
     sin: Tensor,
 }
@@ -27,17 +44,63 @@ pub struct Geometry {
 impl Geometry {
     /// For packed sequences of the given lengths, each starting at position 0 of `tables`.
     pub fn new(lengths: &[usize], tables: &RopeTables) -> Result<Self> {
-        let mut segments = Vec::with_capacity(lengths.len());
         let mut start = 0;
-        for length in lengths {
-            segments.push(start..start + length);
+        let segment = |length: &usize| {
             start += length;
-        }
-        let packed = |table: &Tensor| -> Result<Tensor> {
-            let parts = lengths.iter().map(|t| table.narrow(0, 0, *t)).collect::<Result<Vec<_>>>()?;
-            Tensor::cat(&parts, 0)
+            Segment { rows: start - length..start, first_position: 0, ancestors: Vec::new() }
         };
-        Ok(Self { segments, cos: packed(&tables.cos)?, sin: packed(&tables.sin)? })
+        Self::of(lengths.iter().map(segment).collect(), tables)
+    }
+
+    /// For segments that follow each other without gaps.
+    pub fn of(segments: Vec<Segment>, tables: &RopeTables) -> Result<Self> {
+        let packed = |table: &Tensor| -> Result<Tensor> {
+            let part = |segment: &Segment| table.narrow(0, segment.first_position, segment.rows.len());
+            Tensor::cat(&segments.iter().map(part).collect::<Result<Vec<_>>>()?, 0)
+        };
+        let (cos, sin) = (packed(&tables.cos)?, packed(&tables.sin)?);
+        Ok(Self { rows: segments.iter().map(|segment| segment.rows.clone()).collect(), segments, cos, sin })
+    }
+}
+
+/// Keys and values of one sequence in one layer, as computed: what generation keeps between tokens.
+#[derive(Clone, Debug)]
+pub struct KvState {
+    /// `[capacity, num_key_value_heads, head_dim]`.
+    keys: Tensor,
+    values: Tensor,
+    len: usize,
+}
+
+impl KvState {
+    /// Of a sequence that has not begun, with room for `capacity` positions.
+    pub fn empty(decoder: &Decoder, capacity: usize) -> crate::error::Result<Self> {
+        let config = &decoder.config;
+        let shape = (capacity.max(1), config.num_key_value_heads, config.head_dim);
+        let empty = || Tensor::zeros(shape, DType::F32, decoder.device());
+        let state = || Ok(Self { keys: empty()?, values: empty()?, len: 0 });
+        state().map_err(Error::compute("making room for a sequence"))
+    }
+
+    /// The same past, to be continued in another way; with room for `capacity` positions in all.
+    pub fn forked(&self, capacity: usize) -> Result<Self> {
+        let (_, heads, head_dim) = self.keys.dims3()?;
+        let copy = |x: &Tensor| -> Result<Tensor> {
+            let room =
+                Tensor::zeros((capacity.max(self.len).max(1), heads, head_dim), x.dtype(), x.device())?;
+            if self.len > 0 {
+                room.slice_set(&x.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
+            }
+            Ok(room)
+        };
+        Ok(Self { keys: copy(&self.keys)?, values: copy(&self.values)?, len: self.len })
+    }
+
+    fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.keys.slice_set(&k.contiguous()?, 0, self.len)?;
+        self.values.slice_set(&v.contiguous()?, 0, self.len)?;
+        self.len += k.dim(0)?;
+        Ok((self.keys.narrow(0, 0, self.len)?, self.values.narrow(0, 0, self.len)?))
     }
 }
 
@@ -89,9 +152,52 @@ pub(super) fn linear_shapes(config: &ModelConfig) -> [([usize; 2], bool); 7] {
 
 impl Layer {
     /// The residual stream after this layer: `[n, hidden]` → `[n, hidden]`.
-    pub fn forward(&self, x: &Tensor, geometry: &Geometry, mut tap: Option<Tap>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, geometry: &Geometry, tap: Option<Tap>) -> Result<Tensor> {
+        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| {
+            let part = |x: &Tensor, segment: &Segment| x.narrow(0, segment.rows.start, segment.rows.len());
+            // The keys or values that a segment sees: its ancestors' and its own.
+            let seen = |x: &Tensor, segment: &Segment| -> Result<Tensor> {
+                if segment.ancestors.is_empty() {
+                    return part(x, segment);
+                }
+                let before = segment.ancestors.iter().map(|index| part(x, &geometry.segments[*index]));
+                let parts = before.chain(std::iter::once(part(x, segment))).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&parts, 0)
+            };
+            let one =
+                |segment: &Segment| self.attend(&part(q, segment)?, &seen(k, segment)?, &seen(v, segment)?);
+            geometry.segments.iter().map(one).collect::<Result<Vec<_>>>()
+        };
+        self.run(x, geometry, tap, attend)
+    }
+
+    /// The same for segments that continue sequences begun earlier: `states[i]` holds what came before segment i, and
+    /// takes up its keys and values.
+    pub fn continue_from(&self, x: &Tensor, geometry: &Geometry, states: &mut [KvState]) -> Result<Tensor> {
+        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| {
+            let one = |(segment, state): (&Segment, &mut KvState)| {
+                let part = |x: &Tensor| x.narrow(0, segment.rows.start, segment.rows.len());
+                let (k, v) = state.append(&part(k)?, &part(v)?)?;
+                self.attend(&part(q)?, &k, &v)
+            };
+            let pairs: Vec<_> = geometry.segments.iter().zip(states.iter_mut()).collect();
+            match x.device().is_cpu() {
+                true => pairs.into_par_iter().map(one).collect::<Result<Vec<_>>>(),
+                false => pairs.into_iter().map(one).collect(),
+            }
+        };
+        self.run(x, geometry, None, attend)
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        geometry: &Geometry,
+        mut tap: Option<Tap>,
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Vec<Tensor>>,
+    ) -> Result<Tensor> {
         let mut linear = |index: usize, input: &Tensor| -> Result<Tensor> {
-            let output = self.rounding.apply(self.linears[index].forward(input, &geometry.segments)?)?;
+            let output = self.rounding.apply(self.linears[index].forward(input, &geometry.rows)?)?;
             if let Some(tap) = tap.as_mut() {
                 tap(LINEARS[index], input, &output)?;
             }
@@ -101,14 +207,7 @@ impl Layer {
         let q = self.rotate(linear(0, &normed)?, self.num_attention_heads, geometry)?;
         let k = self.rotate(linear(1, &normed)?, self.num_key_value_heads, geometry)?;
         let v = linear(2, &normed)?.reshape(((), self.num_key_value_heads, self.head_dim))?;
-        let mixed = geometry
-            .segments
-            .iter()
-            .map(|rows| {
-                let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-                self.attend(&part(&q)?, &part(&k)?, &part(&v)?)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mixed = attend(&q, &k, &v)?;
         let mixed = Tensor::cat(&mixed, 0)?;
         let x = self.rounding.apply((x + linear(3, &mixed)?)?)?;
         let normed = candle_nn::ops::rms_norm(&x, &self.post_attention_layernorm, self.rms_norm_eps)?;
@@ -117,7 +216,8 @@ impl Layer {
         self.rounding.apply((x + linear(6, &gated)?)?)
     }
 
-    /// Attention of one sequence, through the KV cache where it is quantized.
+    /// Attention of one sequence, or of its last positions, through the KV cache where it is quantized: `k` and `v`
+    /// hold all positions, as computed.
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let Some(scheme) = &self.kv_cache else { return causal_attention(q, k, v) };
         let stored = |part: Part, x: &Tensor| -> Result<Tensor> {
@@ -126,13 +226,14 @@ impl Layer {
             Tensor::from_vec(stored, x.dims(), x.device())
         };
         let (stored_k, stored_v) = (stored(Part::Keys, k)?, stored(Part::Values, v)?);
-        let last = q.dim(0)?.saturating_sub(1);
+        let last = k.dim(0)?.saturating_sub(1);
+        let first = last + 1 - q.dim(0)?;
         let at_once =
             |part| scheme.stored_before(part, last) == last + 1 && scheme.stored_before(part, 0) == 1;
         if at_once(Part::Keys) && at_once(Part::Values) {
             return causal_attention(q, &stored_k, &stored_v);
         }
-        let before = |part| (0..=last).map(|query| scheme.stored_before(part, query)).collect::<Vec<_>>();
+        let before = |part| (first..=last).map(|query| scheme.stored_before(part, query)).collect::<Vec<_>>();
         attention::with_residual_window(
             q,
             attention::Cached { fresh: k, stored: &stored_k, stored_before: &before(Part::Keys) },
@@ -143,7 +244,7 @@ impl Layer {
     /// One of [`LINEARS`] by name, applied to an input that another model computed.
     pub fn linear(&self, name: &str, input: &Tensor, geometry: &Geometry) -> Result<Tensor> {
         match LINEARS.iter().position(|known| *known == name) {
-            Some(index) => self.rounding.apply(self.linears[index].forward(input, &geometry.segments)?),
+            Some(index) => self.rounding.apply(self.linears[index].forward(input, &geometry.rows)?),
             None => candle_core::bail!("no linear is named {name}"),
         }
     }

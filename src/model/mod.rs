@@ -20,14 +20,14 @@ use std::{
 
 use candle_core::{Device, Tensor};
 
-pub use self::layer::{Geometry, LINEARS, Layer};
+pub use self::layer::{Geometry, KvState, LINEARS, Layer, Segment};
 pub use self::linear::{ActivationMode, Linear, Rounding};
 pub use self::rope::RopeTables;
 use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, random::SplitMix, rope::Rope};
 use crate::{
     checkpoint::{
         Checkpoint, Weight,
-        activations::{ActivationFormat, KvCacheQuantization},
+        activations::{ActivationFormat, ActivationQuantization, KvCacheQuantization},
         config::ModelConfig,
     },
     error::{Error, Result},
@@ -352,16 +352,28 @@ impl Decoder {
             .map_err(Error::compute("moving the head to the device"))
     }
 
-    /// Multiply-adds, counted as two operations, of one layer over sequences of the given lengths.
-    pub fn layer_operations(&self, lengths: &[usize]) -> f64 {
+    /// Multiply-adds, counted as two operations, of one layer over runs of tokens: how many each has, and how many
+    /// came before it in its sequence.
+    pub fn layer_operations(&self, runs: impl IntoIterator<Item = (usize, usize)>) -> f64 {
         let per_token: usize = linear_shapes(&self.config).iter().map(|(shape, _)| shape[0] * shape[1]).sum();
         let attention = 2 * self.config.num_attention_heads * self.config.head_dim;
-        let per_sequence = |t: &usize| {
-            let t = *t as f64;
+        let of_run = |(tokens, before): (usize, usize)| {
+            let (t, before) = (tokens as f64, before as f64);
             // Each query meets the keys up to itself, once for the scores and once for the values.
-            2.0 * t * per_token as f64 + 2.0 * attention as f64 * t * (t + 1.0) / 2.0
+            2.0 * t * per_token as f64 + 2.0 * attention as f64 * (t * before + t * (t + 1.0) / 2.0)
         };
-        lengths.iter().map(per_sequence).sum::<f64>()
+        runs.into_iter().map(of_run).sum::<f64>()
+    }
+
+    /// Whether a linear rounds its input by a scale (or a set of columns) of the whole request, so that a request must
+    /// be computed as a whole.
+    pub fn needs_whole_requests(&self) -> bool {
+        self.weights.iter().any(|weight| {
+            [self.activations.input(weight), self.activations.output(weight)]
+                .iter()
+                .flatten()
+                .any(ActivationQuantization::looks_at_requests)
+        })
     }
 
     /// Multiply-adds, counted as two operations, of the head for one position.

@@ -1,5 +1,8 @@
 //! Small made-up comparisons for the tests of this folder: plausible figures, no model behind them.
 
+mod questions;
+
+pub(crate) use self::questions::{HOSTILE_ANSWER, alone, with_questions};
 use crate::comparison::*;
 use crate::stats::{Estimate, IntervalMethod};
 
@@ -74,6 +77,10 @@ pub(crate) fn of(quants: Vec<QuantComparison>) -> Comparison {
         vocabulary_size: 4096,
         base: model("polyglot6m", 16.0),
         quants,
+        base_text: Vec::new(),
+        base_questions: None,
+        foreign: Vec::new(),
+        asking: None,
         noise_floor: Some(quant("polyglot6m", FLOOR)),
         warnings: vec![
             "3 documents of perplexity/russian-news are too short for the protocol and were not scored"
@@ -108,6 +115,12 @@ fn task_card(name: &str) -> TaskCard {
         suite_sha256: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d".into(),
         language: Some("en".into()),
         documents: 40,
+        samples_cut: 0,
+        samples_not_asked: 0,
+        answer_tokens_cut: 0,
+        left_out: Vec::new(),
+        kind: "text".to_owned(),
+        group: None,
         documents_dropped: 3,
         tokens: 3520,
         scored_tokens: 3400,
@@ -190,6 +203,11 @@ pub(crate) fn quant(label: &str, damage: Damage) -> QuantComparison {
         layers: (0..=6).map(|i| layer(i, damage.sqnr_db)).collect(),
         linears: Vec::new(),
         weights: weights(damage),
+        questions: None,
+        generations: Vec::new(),
+        traces: Vec::new(),
+        rolling: Vec::new(),
+        flipped: Vec::new(),
         worst_tokens: worst_tokens(damage),
         rounding_noise: None,
     }

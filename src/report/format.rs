@@ -11,6 +11,8 @@ use crate::stats::Estimate;
 
 /// Significant digits where no interval says how many are meant.
 const DIGITS: usize = 4;
+/// A half width below this share of the value is rounding, not a sampling error.
+const ROUNDING: f64 = 1e-12;
 
 /// A value and its interval, free of units: what is left of an [`Estimate`] once it is to be shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +41,13 @@ impl Figure {
     /// A ratio as its distance from 1, in percent: 1.02 becomes 2.
     pub fn percent_change(estimate: &Estimate) -> Self {
         Figure::from(estimate).scaled(100.0, -100.0)
+    }
+
+    /// What is left of `whole`: agreement of 97 % becomes disagreement of 3 %.
+    #[must_use]
+    pub fn rest_of(self, whole: f64) -> Self {
+        let map = |x: f64| whole - x;
+        Figure { value: map(self.value), lower: self.upper.map(map), upper: self.lower.map(map) }
     }
 
     /// `factor`·x + `offset`, for a positive factor.
@@ -84,7 +93,7 @@ impl Figure {
     pub fn plus_minus(&self, signed: bool) -> String {
         let [value, _] = self.parts(signed);
         match (self.lower, self.upper, self.half_width()) {
-            (Some(_), Some(_), Some(half)) if half > 0.0 => {
+            (Some(_), Some(_), Some(half)) if half > self.value.abs() * ROUNDING => {
                 format!("{value}\u{a0}±{}", self.at_its_precision(half, false))
             }
             _ => value,
@@ -110,7 +119,10 @@ impl Figure {
     /// `x` cut where this figure's own digits end, so that a value and its interval line up.
     fn at_its_precision(&self, x: f64, signed: bool) -> String {
         let digits = match self.half_width() {
-            Some(half) if half > 0.0 && half.is_finite() && self.value.is_finite() => {
+            // An interval as narrow as rounding supports no digit more than none does.
+            Some(half)
+                if half > self.value.abs() * ROUNDING && half.is_finite() && self.value.is_finite() =>
+            {
                 let last = exponent(half) - 1;
                 let (lower, upper) = self.ends();
                 let largest = self.value.abs().max(lower.abs()).max(upper.abs());
@@ -300,6 +312,20 @@ mod tests {
         assert_eq!(alone.with_interval(), "0.03239");
         assert_eq!(alone.plus_minus(false), "0.03239");
         assert_eq!(spaced(figure(0.5, 0.5, 0.5).plus_minus(false)), "0.5000");
+    }
+
+    #[test]
+    fn an_interval_of_rounding_makes_no_digits() {
+        let constant = figure(1.0 + 4e-16, 1.0 - 4e-16, 1.0 + 9e-16);
+        assert_eq!(spaced(constant.with_interval()), "1.000 [1.000, 1.000]");
+        assert_eq!(spaced(constant.plus_minus(false)), "1.000");
+        assert_eq!(spaced(figure(0.0, -1e-16, 1e-16).with_interval()), "0 [−1.00e−16, 1.00e−16]");
+    }
+
+    #[test]
+    fn disagreement_is_what_agreement_leaves() {
+        let rest = figure(97.0, 96.0, 97.5).rest_of(100.0);
+        assert_eq!((rest.value, rest.lower, rest.upper), (3.0, Some(2.5), Some(4.0)));
     }
 
     #[test]

@@ -5,14 +5,16 @@
 //! might slip through). The template beside this file holds the page, `html/` its sections; this file
 //! fills one with the others. It must not know where the page is written.
 
+mod answers;
 mod layers;
 mod provenance;
+mod questions;
 mod sections;
 mod table;
 
 use std::fmt::Write as _;
 
-use crate::comparison::{Comparison, QuantComparison};
+use crate::comparison::{Comparison, ForeignComparison, QuantComparison};
 use crate::error::Result;
 
 use super::charts::{Chart, PALETTE, PALETTE_ON_DARK, Room};
@@ -35,8 +37,15 @@ struct Section {
 pub fn page(comparison: &Comparison) -> Result<String> {
     let sections: Vec<Section> = sections::all(comparison)?
         .into_iter()
+        .chain(questions::all(comparison)?)
+        .chain(answers::all(comparison))
+        .chain(sections::by_token(comparison)?)
         .chain(layers::all(comparison)?)
-        .chain([sections::worst_tokens(comparison), provenance::section(comparison)])
+        .chain([
+            sections::worst_tokens(comparison),
+            answers::flipped(comparison),
+            provenance::section(comparison),
+        ])
         .filter(|section| !section.html.is_empty())
         .collect();
     let headline = wording::headline(comparison);
@@ -116,18 +125,25 @@ fn figure(chart: Chart, comparison: &Comparison) -> Result<String> {
 
 /// A cousin's name behind the sign that it has in every chart; `index` None is the noise floor.
 fn model_name(quant: &QuantComparison, index: Option<usize>) -> String {
+    signed_name(&quant.model.label, index)
+}
+
+/// The same of a label.
+fn signed_name(label: &str, index: Option<usize>) -> String {
     const SHAPES: [&str; 4] = ["", " square", " diamond", " triangle"];
     match index {
         Some(i) => {
             let shape = SHAPES.get(i / PALETTE.len() % SHAPES.len()).copied().unwrap_or_default();
             let colour = i % PALETTE.len();
-            format!(
-                "<span class=\"s{shape}\" style=\"--c:var(--s{colour})\"></span>{}",
-                escaped(&quant.model.label)
-            )
+            format!("<span class=\"s{shape}\" style=\"--c:var(--s{colour})\"></span>{}", escaped(label))
         }
         None => "<span class=\"s\" style=\"--c:#808080\"></span>noise floor".to_owned(),
     }
+}
+
+/// Cousins of another vocabulary, numbered after the others.
+fn foreign(comparison: &Comparison) -> impl Iterator<Item = (usize, &ForeignComparison)> {
+    comparison.foreign.iter().enumerate().map(|(i, foreign)| (comparison.quants.len() + i, foreign))
 }
 
 /// Every cousin with its index, then the noise floor.
@@ -148,9 +164,10 @@ fn contents(sections: &[Section]) -> String {
 fn facts(comparison: &Comparison) -> String {
     let base = &comparison.base;
     let scored = comparison.tasks.iter().map(|t| t.scored_tokens as u64).sum();
+    let cousins = comparison.quants.len() + comparison.foreign.len();
+    let of = if cousins == 0 { String::new() } else { format!("{} of ", counted(cousins as u64, "cousin")) };
     format!(
-        "{} of <b>{}</b> ({}, {} bits per weight) · {} · {} · {} · {}",
-        counted(comparison.quants.len() as u64, "cousin"),
+        "{of}<b>{}</b> ({}, {} bits per weight) · {} · {} · {} · {}",
         escaped(&base.label),
         bytes(base.weight_bytes),
         number(base.bits_per_weight, 3),
@@ -200,8 +217,8 @@ mod tests {
     const HOSTILE: &str = "<script>alert(1)</script>\"'&{{headline}}\u{0}\u{1b}[31m\u{202e}";
 
     /// A comparison whose every foreign text is hostile.
-    fn hostile() -> Comparison {
-        let text = serde_json::to_string(&fixture::comparison()).unwrap();
+    fn hostile(tame: &Comparison) -> Comparison {
+        let text = serde_json::to_string(tame).unwrap();
         let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
         fn poison(value: &mut serde_json::Value, key: &str) {
             match value {
@@ -223,6 +240,7 @@ mod tests {
         let elements = elements(&page);
         assert_eq!(elements.iter().filter(|e| *e == "h1").count(), 1);
         assert_eq!(elements.iter().filter(|e| *e == "svg").count(), 8, "four charts, wide and narrow");
+        assert!(!page.contains("<h2 id=\"questions\">"), "nothing was asked");
         assert!(!page.contains("{{") && !page.contains("}}"), "every placeholder is filled");
         for id in
             ["summary", "tasks", "distribution", "confidence", "layers", "weights", "tokens", "provenance"]
@@ -249,12 +267,61 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_text() {
-        let (tame, page) = (page(&fixture::comparison()).unwrap(), page(&hostile()).unwrap());
-        assert!(!page.contains("<script>alert"));
-        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;{{headline}}␀␛"));
-        assert_eq!(elements(&page), elements(&tame), "foreign text must not add, remove or move an element");
-        assert!(page.chars().all(|c| c == '\n' || !c.is_control()), "no control character survives");
-        assert!(!page.contains('\u{202e}'));
+        for comparison in [fixture::comparison(), fixture::with_questions(), fixture::alone()] {
+            let (tame, page) = (page(&comparison).unwrap(), page(&hostile(&comparison)).unwrap());
+            assert!(!page.contains("<script>alert"));
+            assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;{{headline}}␀␛"));
+            assert_eq!(
+                elements(&page),
+                elements(&tame),
+                "foreign text must not add, remove or move an element"
+            );
+            assert!(page.chars().all(|c| c == '\n' || !c.is_control()), "no control character survives");
+            assert!(!page.contains('\u{202e}'));
+        }
+    }
+
+    #[test]
+    fn answers_have_sections_of_their_own() {
+        let page = page(&fixture::with_questions()).unwrap();
+        let elements = elements(&page);
+        assert_eq!(elements.iter().filter(|e| *e == "svg").count(), 14, "seven charts, wide and narrow");
+        for id in ["questions", "languages", "difficulty", "written", "traces", "bytes", "foreign", "flipped"]
+        {
+            assert!(page.contains(&format!("<h2 id=\"{id}\">")), "{id}");
+        }
+        assert_eq!(
+            elements.iter().filter(|e| *e == "table").count(),
+            elements.iter().filter(|e| *e == "caption").count()
+        );
+        for wanted in [
+            "Thai (th)",
+            "4 digits",
+            "not shown",
+            "base is not shown to be better than guessing",
+            "1 not judged",
+        ] {
+            assert!(page.contains(wanted), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn what_a_model_wrote_is_text() {
+        let comparison = fixture::with_questions();
+        assert_eq!(comparison.quants[0].flipped[0].quant_answer, fixture::HOSTILE_ANSWER);
+        let page = page(&comparison).unwrap();
+        let shown = "<b>cousin: wrong</b><blockquote dir=\"auto\">&lt;/blockquote&gt;&lt;script&gt;\
+            alert(&#39;answer&#39;)&lt;/script&gt;␛[2J\u{fffd}\nline two</blockquote>";
+        assert_eq!(page.matches(shown).count(), 3, "two cousins and one of another vocabulary");
+    }
+
+    #[test]
+    fn a_model_alone_has_a_page_without_charts_of_cousins() {
+        let page = page(&fixture::alone()).unwrap();
+        let elements = elements(&page);
+        assert_eq!(elements.iter().filter(|e| *e == "svg").count(), 2, "difficulty, wide and narrow");
+        assert!(page.contains("Scores of this model alone") && page.contains("Texts under this model alone"));
+        assert!(!page.contains("<h2 id=\"size\">") && !page.contains("<h2 id=\"summary\">"));
     }
 
     #[test]

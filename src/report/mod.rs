@@ -6,10 +6,12 @@
 //! be made again from `comparison.json` alone. It must not know a model, a checkpoint or candle.
 
 pub mod charts;
+mod columns;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod format;
 pub mod html;
+mod questions;
 pub mod summary;
 pub mod tables;
 mod tidy;
@@ -85,6 +87,7 @@ pub fn write(folder: &Path, comparison: &Comparison, tokens: Option<&TokenTable<
     for name in TOKENS {
         remove_if_there(&folder.join(name))?;
     }
+    remove_other_charts(folder, comparison)?;
     staging.publish()
 }
 
@@ -133,6 +136,7 @@ pub fn redraw(folder: &Path) -> Result<Written> {
     let comparison = read(folder)?;
     let staging = Staging::create(folder)?;
     staging.draw(&comparison)?;
+    remove_other_charts(folder, &comparison)?;
     staging.publish()
 }
 
@@ -160,7 +164,7 @@ impl<'a> Staging<'a> {
         for table in tidy::tables(comparison) {
             tables::write(&self.path.join("tables"), &table)?;
         }
-        for chart in Chart::ALL {
+        for chart in Chart::ALL.into_iter().filter(|chart| chart.is_drawn(comparison)) {
             let name = |extension: &str| self.path.join(format!("charts/{}.{extension}", chart.file_stem()));
             write_file(&name("svg"), chart.svg_file(comparison)?.as_bytes())?;
             chart.write_png(comparison, &name("png"))?;
@@ -215,6 +219,16 @@ fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
+/// Charts of an earlier run that this one has not.
+fn remove_other_charts(folder: &Path, comparison: &Comparison) -> Result<()> {
+    for chart in Chart::ALL.into_iter().filter(|chart| !chart.is_drawn(comparison)) {
+        for extension in ["svg", "png"] {
+            remove_if_there(&folder.join(format!("charts/{}.{extension}", chart.file_stem())))?;
+        }
+    }
+    Ok(())
+}
+
 /// Files below `root`/`under`, relative to `root`.
 fn files_below(root: &Path, under: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join(under);
@@ -248,7 +262,7 @@ mod tests {
     use super::*;
     use crate::observation::QuantToken;
 
-    const ALL: [&str; 22] = [
+    const ALL: [&str; 36] = [
         "charts/kl_distribution.png",
         "charts/kl_distribution.svg",
         "charts/layer_profile.png",
@@ -258,16 +272,30 @@ mod tests {
         "charts/task_degradation.png",
         "charts/task_degradation.svg",
         "report.html",
+        "tables/base_questions.csv",
+        "tables/base_questions.parquet",
+        "tables/base_text.csv",
+        "tables/base_text.parquet",
         "tables/breakdowns.csv",
         "tables/breakdowns.parquet",
+        "tables/bytes.csv",
+        "tables/bytes.parquet",
+        "tables/flipped.csv",
+        "tables/flipped.parquet",
+        "tables/generations.csv",
+        "tables/generations.parquet",
         "tables/layers.csv",
         "tables/layers.parquet",
         "tables/linears.csv",
         "tables/linears.parquet",
         "tables/models.csv",
         "tables/models.parquet",
+        "tables/questions.csv",
+        "tables/questions.parquet",
         "tables/tasks.csv",
         "tables/tasks.parquet",
+        "tables/traces.csv",
+        "tables/traces.parquet",
         "tables/weights.csv",
         "tables/weights.parquet",
         "comparison.json",
@@ -297,6 +325,48 @@ mod tests {
         assert_eq!(content(folder.path()).len(), ALL.len(), "nothing else is left behind");
         let read = read(folder.path()).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), serde_json::to_string(&comparison).unwrap());
+    }
+
+    #[test]
+    fn charts_of_answers_come_and_go_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = write(folder.path(), &fixture::with_questions(), None).unwrap();
+        let names = names(&written);
+        for chart in ["questions", "languages", "difficulty"] {
+            for extension in ["svg", "png"] {
+                assert!(names.contains(&format!("charts/{chart}.{extension}")), "{chart}.{extension}");
+            }
+        }
+        assert_eq!(names.len(), ALL.len() + 6);
+        write(folder.path(), &fixture::comparison(), None).unwrap();
+        assert_eq!(content(folder.path()).len(), ALL.len(), "no chart of the earlier run is left");
+        let alone = write(folder.path(), &fixture::alone(), None).unwrap();
+        assert_eq!(alone.files.iter().filter(|f| f.starts_with("charts")).count(), 2, "difficulty alone");
+    }
+
+    #[test]
+    fn a_comparison_of_an_older_version_is_drawn() {
+        let mut value = serde_json::to_value(fixture::comparison()).unwrap();
+        let new = ["base_text", "base_questions", "foreign", "asking"];
+        let new_of_quant = ["questions", "generations", "traces", "rolling", "flipped", "rounding_noise"];
+        let object = value.as_object_mut().unwrap();
+        new.iter().for_each(|key| drop(object.remove(*key).expect(key)));
+        for quant in object["quants"].as_array_mut().unwrap() {
+            let quant = quant.as_object_mut().unwrap();
+            new_of_quant.iter().for_each(|key| drop(quant.remove(*key).expect(key)));
+        }
+        for task in object["tasks"].as_array_mut().unwrap() {
+            let task = task.as_object_mut().unwrap();
+            ["kind", "group", "samples_cut", "left_out"]
+                .iter()
+                .for_each(|key| drop(task.remove(*key).expect(key)));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(COMPARISON), serde_json::to_vec(&value).unwrap()).unwrap();
+        let written = redraw(folder.path()).unwrap();
+        assert_eq!(names(&written), ALL[..ALL.len() - 1]);
+        let old = read(folder.path()).unwrap();
+        assert_eq!(summary::terminal(&old, 80), summary::terminal(&fixture::comparison(), 80));
     }
 
     #[test]

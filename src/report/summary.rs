@@ -1,23 +1,16 @@
-//! The summary for a terminal: protocol, warnings, one row per model, the verdict. No line is wider
-//! than asked. Where the columns do not fit, the least important ones go first and labels are
-//! shortened in the middle. It returns text and prints nothing; colours are not its business.
+//! The summary for a terminal: protocol, warnings, one row per model, what was answered, the verdict. No line is
+//! wider than asked. It returns text and prints nothing; colours are not its business.
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+mod answers;
 
-use crate::comparison::{Comparison, ModelCard, QuantComparison};
+use crate::comparison::{Comparison, ModelCard, TaskCard, TokenMetrics};
 
-use super::format::{Figure, bytes, counted, number, shortened, visible};
+use super::columns::{self, Heading, wrapped};
+use super::format::{Figure, bytes, count, counted, listed, number, visible};
 use super::wording::{self, Tone};
 
-/// Columns between two cells, where there is room; else one.
-const GAP: usize = 2;
-/// A label shorter than this tells nothing.
-const LEAST_LABEL: usize = 11;
 /// Narrower than this nothing can be laid out.
 const LEAST_WIDTH: usize = 40;
-
-/// Variation selector 16.
-const EMOJI_SIGN: char = '\u{fe0f}';
 
 /// Columns with their headings; the higher the number, the sooner a column goes where room is short.
 const COLUMNS: [(&str, u8); 8] = [
@@ -31,194 +24,141 @@ const COLUMNS: [(&str, u8); 8] = [
     ("top-1 %", 2),
 ];
 
+/// The first of them: what a model has without a cousin.
+const OWN_COLUMNS: usize = 4;
+
 /// The summary as lines of at most `width` columns (40 at least), each ended by a line feed.
 pub fn terminal(comparison: &Comparison, width: usize) -> String {
     let width = width.max(LEAST_WIDTH);
-    let mut text = String::new();
-    let mut paragraph = |first: &str, sentence: &str| text += &wrapped(sentence, first, width);
-    paragraph("", &subject(comparison));
-    paragraph("", &format!("protocol {}", visible(&comparison.protocol.description)));
-    for warning in &comparison.warnings {
-        paragraph("! ", &visible(warning));
+    let mut text = wrapped(&subject(comparison), "", width);
+    text += &wrapped(&format!("protocol {}", visible(&comparison.protocol.description)), "", width);
+    if let Some(asking) = &comparison.asking {
+        text += &wrapped(&format!("asked {}", visible(asking)), "", width);
     }
+    for warning in &comparison.warnings {
+        text += &wrapped(&visible(warning), "! ", width);
+    }
+    for note in left_out(comparison) {
+        text += &wrapped(&note, "! ", width);
+    }
+    // A model alone has nothing in the columns that compare.
+    let alone = comparison.rows().next().is_none() && comparison.foreign.is_empty();
+    let columns = COLUMNS.iter().take(if alone { OWN_COLUMNS } else { COLUMNS.len() });
+    let headings: Vec<Heading> = columns.map(|(name, least)| ((*name).to_owned(), *least)).collect();
     text.push('\n');
-    text += &table(&rows(comparison), width);
-    text.push('\n');
-    let mut paragraph = |first: &str, sentence: &str| text += &wrapped(sentence, first, width);
-    for sentence in wording::verdict(comparison) {
-        paragraph(if sentence.tone == Tone::Caution { "! " } else { "  " }, &sentence.text);
+    text += &columns::table(&headings, &rows(comparison), width);
+    for part in answers::all(comparison, width) {
+        text.push('\n');
+        text += &part;
+    }
+    let verdict = wording::verdict(comparison);
+    if !verdict.is_empty() {
+        text.push('\n');
+    }
+    for sentence in verdict {
+        text += &wrapped(&sentence.text, if sentence.tone == Tone::Caution { "! " } else { "  " }, width);
     }
     text
 }
 
 fn subject(comparison: &Comparison) -> String {
     let scored = comparison.tasks.iter().map(|t| t.scored_tokens as u64).sum();
+    let cousins = comparison.quants.len() + comparison.foreign.len();
+    let base = columns::label(&comparison.base.label);
+    let who = if cousins == 0 { base } else { format!("{} of {base}", counted(cousins as u64, "cousin")) };
     format!(
-        "{} of {} on {}, {}",
-        counted(comparison.quants.len() as u64, "cousin"),
-        label_of(&comparison.base),
+        "{who} on {}, {}",
         counted(comparison.tasks.len() as u64, "task"),
         counted(scored, "scored token")
     )
 }
 
-type Row = [String; COLUMNS.len()];
+/// What was not asked, or not whole.
+fn left_out(comparison: &Comparison) -> Vec<String> {
+    /// Tasks whose left out records are told one by one.
+    const TOLD: usize = 4;
+    let sum = |get: fn(&TaskCard) -> usize| -> usize { comparison.tasks.iter().map(get).sum() };
+    let amounts = [
+        (
+            sum(|card| card.samples_cut),
+            "sample was",
+            "samples were",
+            "cut off on the left (too long for the model)",
+        ),
+        (sum(|card| card.samples_not_asked), "option had", "options had", "no token to score"),
+        (sum(|card| card.answer_tokens_cut), "token of answers was", "tokens of answers were", "cut off"),
+    ];
+    let amount = |(n, one, many, what): &(usize, &str, &str, &str)| {
+        format!("{} {} {what}", count(*n as u64), if *n == 1 { one } else { many })
+    };
+    let amounts: Vec<String> = amounts.iter().filter(|(n, ..)| *n > 0).map(amount).collect();
+    let mut notes: Vec<String> = Vec::new();
+    if !amounts.is_empty() {
+        notes.push(format!("{}.", listed(&amounts)));
+    }
+    let cards: Vec<&TaskCard> = comparison.tasks.iter().filter(|card| !card.left_out.is_empty()).collect();
+    notes.extend(cards.iter().take(TOLD).map(|card| {
+        let reasons: Vec<String> = card.left_out.iter().map(|reason| visible(reason)).collect();
+        format!("{}: left out {}.", visible(&card.name), listed(&reasons))
+    }));
+    if cards.len() > TOLD {
+        notes.push(format!("{} more left something out.", counted((cards.len() - TOLD) as u64, "task")));
+    }
+    notes
+}
 
-fn rows(comparison: &Comparison) -> Vec<Row> {
+fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
     let mut rows = vec![base_row(comparison)];
-    rows.extend(comparison.quants.iter().map(|q| row(label_of(&q.model), Some(&q.model), q)));
-    rows.extend(comparison.noise_floor.iter().map(|q| row("noise floor".to_owned(), None, q)));
+    rows.extend(comparison.quants.iter().map(|q| row(&q.model.label, Some(&q.model), Some(&q.overall))));
+    rows.extend(comparison.foreign.iter().map(|f| row(&f.model.label, Some(&f.model), None)));
+    rows.extend(comparison.noise_floor.iter().map(|q| row("noise floor", None, Some(&q.overall))));
     rows
 }
 
-fn base_row(comparison: &Comparison) -> Row {
-    let perplexity = comparison.rows().next().map(|q| Figure::from(&q.overall.base_perplexity).value);
-    let [size, bits] = size_cells(Some(&comparison.base));
-    let dash = || "–".to_owned();
-    [
-        label_of(&comparison.base),
-        size,
-        bits,
-        perplexity.map_or_else(dash, |p| number(p, 4)),
-        dash(),
-        dash(),
-        dash(),
-        dash(),
-    ]
+fn dash() -> String {
+    "–".to_owned()
 }
 
-/// A label whose width is the sum of its characters' widths: the sign that makes an emoji of the
-/// character before it, and a column wider, is left out.
-fn label_of(model: &ModelCard) -> String {
-    visible(&model.label).replace(EMOJI_SIGN, "")
+fn base_row(comparison: &Comparison) -> Vec<String> {
+    let mut cells = row(&comparison.base.label, Some(&comparison.base), None);
+    if let (Some(cell), Some(perplexity)) = (cells.get_mut(3), wording::base_perplexity(comparison)) {
+        *cell = number(perplexity.value, 4);
+    }
+    cells
 }
 
-fn row(label: String, model: Option<&ModelCard>, quant: &QuantComparison) -> Row {
-    let [size, bits] = size_cells(model);
-    let metrics = &quant.overall;
-    [
-        label,
-        size,
-        bits,
-        number(metrics.quant_perplexity.value, 4),
-        Figure::percent_change(&metrics.ppl_ratio).plus_minus(true),
-        Figure::from(&metrics.kl_divergence.mean).plus_minus(false),
-        metrics.kl_divergence.p99.as_ref().map_or_else(|| "–".to_owned(), |p99| number(p99.value, 3)),
-        Figure::percent(&metrics.top1_agreement).alone(),
-    ]
-}
-
-fn size_cells(model: Option<&ModelCard>) -> [String; 2] {
-    let dash = || "–".to_owned();
-    [
+/// Without `metrics`, or where no token was scored, there is nothing but the size.
+fn row(label: &str, model: Option<&ModelCard>, metrics: Option<&TokenMetrics>) -> Vec<String> {
+    let mut cells = vec![
+        columns::label(label),
         model.map_or_else(dash, |m| bytes(m.weight_bytes)),
         model.map_or_else(dash, |m| number(m.bits_per_weight, 3)),
-    ]
-}
-
-fn table(rows: &[Row], width: usize) -> String {
-    let headings: Row = COLUMNS.map(|(name, _)| name.to_owned());
-    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|c| {
-        rows.iter().chain([&headings]).map(|row| row.get(c).map_or(0, |cell| cell.width())).max().unwrap_or(0)
+    ];
+    cells.extend(match metrics.filter(|m| wording::is_measured(m)) {
+        None => std::array::from_fn(|_| dash()),
+        Some(metrics) => [
+            number(metrics.quant_perplexity.value, 4),
+            Figure::percent_change(&metrics.ppl_ratio).plus_minus(true),
+            Figure::from(&metrics.kl_divergence.mean).plus_minus(false),
+            metrics.kl_divergence.p99.as_ref().map_or_else(dash, |p99| number(p99.value, 3)),
+            Figure::percent(&metrics.top1_agreement).alone(),
+        ],
     });
-    let Layout { kept, label, gap } = layout(&widths, width);
-    let mut text = String::new();
-    for (i, row) in std::iter::once(&headings).chain(rows).enumerate() {
-        let mut line = String::new();
-        for &c in &kept {
-            let (Some(cell), Some(&column)) = (row.get(c), widths.get(c)) else { continue };
-            if c == 0 {
-                let cell = shortened(cell, label);
-                line += &cell;
-                line += &" ".repeat(label.saturating_sub(cell.width()));
-            } else {
-                line += &" ".repeat(gap + column.saturating_sub(cell.width()));
-                line += cell;
-            }
-        }
-        text += line.trim_end();
-        text.push('\n');
-        if i == 0 {
-            text += &"─".repeat(line.width());
-            text.push('\n');
-        }
-    }
-    text
-}
-
-/// Which columns are shown, how wide the first one is, and what lies between two.
-struct Layout {
-    kept: Vec<usize>,
-    label: usize,
-    gap: usize,
-}
-
-fn layout(widths: &[usize], width: usize) -> Layout {
-    let longest = widths.first().copied().unwrap_or(0);
-    let mut kept: Vec<usize> = (0..widths.len()).collect();
-    loop {
-        for gap in [GAP, 1] {
-            let others: usize = kept.iter().skip(1).filter_map(|&c| widths.get(c)).map(|w| w + gap).sum();
-            let label = longest.min(width.saturating_sub(others));
-            if label >= longest.min(LEAST_LABEL) || (kept.len() <= 2 && gap == 1) {
-                return Layout { kept, label, gap };
-            }
-        }
-        let priority = |c: usize| COLUMNS.get(c).map_or(0, |(_, priority)| *priority);
-        let least = kept.iter().copied().max_by_key(|&c| priority(c));
-        kept.retain(|&c| Some(c) != least);
-    }
-}
-
-/// `text` broken at spaces; the first line begins with `first`, the others with as many spaces.
-fn wrapped(text: &str, first: &str, width: usize) -> String {
-    let indent = first.width();
-    let room = width.saturating_sub(indent).max(1);
-    let mut lines: Vec<String> = vec![String::new()];
-    let text = text.replace(EMOJI_SIGN, "");
-    for word in text.split(' ').flat_map(|word| pieces(word, room)) {
-        let Some(line) = lines.last_mut() else { continue };
-        let used = line.width();
-        match used {
-            0 => *line += &word,
-            _ if used + 1 + word.width() <= room => {
-                line.push(' ');
-                *line += &word;
-            }
-            _ => lines.push(word),
-        }
-    }
-    let begin = |i: usize| if i == 0 { first.to_owned() } else { " ".repeat(indent) };
-    lines.iter().enumerate().map(|(i, line)| format!("{}\n", (begin(i) + line).trim_end())).collect()
-}
-
-/// A word in pieces that are at most `room` columns wide.
-fn pieces(word: &str, room: usize) -> Vec<String> {
-    let mut pieces = vec![String::new()];
-    let mut used = 0;
-    for c in word.chars() {
-        let wide = c.width().unwrap_or(0);
-        if used + wide > room {
-            pieces.push(String::new());
-            used = 0;
-        }
-        used += wide;
-        if let Some(piece) = pieces.last_mut() {
-            piece.push(c);
-        }
-    }
-    pieces
+    cells
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
 
     use super::super::fixture::{self, Damage};
     use super::*;
 
     const SOME: Damage =
         Damage { bits_per_weight: 4.5, kl: 0.01, ppl_ratio: 1.02, top1: 0.9, sqnr_db: Some(20.0) };
+
+    static ANSWERS: std::sync::LazyLock<Comparison> = std::sync::LazyLock::new(fixture::with_questions);
 
     fn widest(text: &str) -> usize {
         text.lines().map(UnicodeWidthStr::width).max().unwrap_or(0)
@@ -234,6 +174,107 @@ mod tests {
         assert!(table[7].starts_with("noise floor"), "{text}");
         assert!(table[2].contains("Q8_0") && table[2].contains("4.48e−5\u{a0}±2.7e−6"), "{text}");
         assert!(text.contains("! 3 documents of perplexity/russian-news"), "{text}");
+    }
+
+    /// Lines without breaks, each run of spaces as one.
+    fn flowing(text: &str) -> String {
+        text.replace('\u{a0}', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn answers_of_several_cousins_stand_side_by_side() {
+        let text = terminal(&fixture::with_questions(), 80);
+        assert!(widest(&text) <= 80, "{text}");
+        let flowing = flowing(&text);
+        for wanted in [
+            "3 cousins of polyglot6m",
+            "asked plain text",
+            "all questions n base %",
+            "worst language Thai (th): −",
+            "a loss is shown in 0 of 3 languages",
+            "reasoning/sums: polyglot6m-Q2_K falls off at 4 digits and other-4b falls off at 4 digits.",
+            "? reasoning/riddles: base is not shown to be better than guessing",
+            "Answers that could not be judged, and are in no figure: 1 of polyglot6m-Q8_0,",
+            "same: answers equal to base's to the last token",
+            "repeat %",
+            "other-4b has another vocabulary (its tokenizer has 32,000 tokens, base's 4,096)",
+            "bits per byte",
+        ] {
+            assert!(flowing.contains(wanted), "{wanted}:\n{text}");
+        }
+        assert!(!text.contains("open %"), "columns of what never happens are left out:\n{text}");
+        let lost = text.lines().find(|line| line.starts_with("passages/th")).unwrap();
+        assert!(lost.matches('*').count() == 2, "Q2_K and other-4b lose Thai, Q8_0 does not: {lost}");
+    }
+
+    #[test]
+    fn one_cousin_has_everything_about_every_task() {
+        let mut comparison = fixture::with_questions();
+        comparison.quants.remove(0);
+        comparison.foreign.clear();
+        let text = terminal(&comparison, 80);
+        assert!(widest(&text) <= 80, "{text}");
+        let heading = text.lines().find(|line| line.contains("recovery %")).unwrap();
+        assert!(heading.contains("flips %") && heading.contains("visible"), "{heading}");
+        assert!(text.contains("reasoning/sums: falls off at 4 digits."), "{text}");
+        let group = text.lines().find(|line| line.starts_with("all of passages")).unwrap();
+        assert!(group.contains("479") && group.contains('*'), "{group}");
+    }
+
+    #[test]
+    fn of_many_tasks_the_worst_are_shown() {
+        let mut comparison = fixture::with_questions();
+        for quant in &mut comparison.quants {
+            let questions = quant.questions.as_mut().unwrap();
+            let quiet = questions.tasks[0].clone();
+            for i in 0..20 {
+                let mut task = quiet.clone();
+                task.key.task = format!("more/{i}");
+                questions.tasks.push(task);
+            }
+        }
+        comparison.foreign.clear();
+        let text = flowing(&terminal(&comparison, 80));
+        assert!(text.contains("Of 25 tasks the 5 with the largest loss are shown."), "{text}");
+        assert!(text.contains("passages/th") && !text.contains("more/19"), "{text}");
+    }
+
+    #[test]
+    fn a_model_alone_shows_its_own_figures() {
+        let text = terminal(&fixture::alone(), 80);
+        assert!(widest(&text) <= 80, "{text}");
+        assert!(text.starts_with("polyglot6m on 9 tasks"), "{text}");
+        let base = text.lines().find(|line| line.starts_with("polyglot6m  ")).unwrap();
+        assert!(base.contains("46.48"), "{base}");
+        for wanted in ["bits per byte", "guessing, %", "passages/th", "reasoning/riddles", "46.5\u{a0}±2.4"]
+        {
+            assert!(text.contains(wanted), "{wanted}:\n{text}");
+        }
+        assert!(!text.contains("recovery") && !text.contains("vs base"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_scored_no_text_has_no_figures_of_text() {
+        let mut comparison = fixture::with_questions();
+        comparison.noise_floor = None;
+        for quant in &mut comparison.quants {
+            quant.overall.scored_tokens = 0;
+            quant.overall.kl_divergence.mean.value = f64::NAN;
+        }
+        let text = terminal(&comparison, 80);
+        assert!(!text.contains("not a number") && !text.contains("not ranked"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_asked_is_counted() {
+        let mut comparison = fixture::with_questions();
+        comparison.tasks[0].samples_cut = 2;
+        comparison.tasks[1].samples_not_asked = 1;
+        comparison.tasks[1].left_out = vec!["3 records without an answer".to_owned()];
+        let text = flowing(&terminal(&comparison, 80));
+        let counted = "! 2 samples were cut off on the left (too long for the model) and 1 option had no token to score.";
+        assert!(text.contains(counted), "{text}");
+        assert!(text.contains("! perplexity/russian-news: left out 3 records without an answer."), "{text}");
     }
 
     #[test]
@@ -262,6 +303,29 @@ mod tests {
             let cousin = |label: &String| fixture::quant(label, Damage { kl, ..SOME });
             let mut comparison = fixture::of(labels.iter().map(cousin).collect());
             comparison.warnings.push(warning);
+            let text = terminal(&comparison, width);
+            prop_assert!(widest(&text) <= width, "{}", text);
+        }
+
+        #[test]
+        fn no_line_about_answers_is_wider_than_asked(
+            label in "[\\PC\u{fe0f}]{0,60}",
+            task in "[\\PC\u{fe0f}]{0,60}",
+            value in prop_oneof![Just(0.0), Just(f64::NAN), Just(-1.0), -1e9..1e9],
+            width in 40usize..140,
+        ) {
+            let mut comparison = ANSWERS.clone();
+            comparison.quants[0].model.label = label.clone();
+            comparison.foreign[0].model.label = label;
+            for questions in comparison.quants.iter_mut().filter_map(|q| q.questions.as_mut()) {
+                questions.tasks[0].key.task = task.clone();
+                questions.tasks[0].scores.difference.value = value;
+                questions.tasks[0].scores.base.value = value;
+                questions.languages[0].language = task.clone();
+            }
+            comparison.quants[0].generations[0].task = task.clone();
+            comparison.foreign[0].bytes[0].task = task;
+            comparison.foreign[0].bytes[0].figures.delta_bits_per_byte.value = value;
             let text = terminal(&comparison, width);
             prop_assert!(widest(&text) <= width, "{}", text);
         }

@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn files_read_back_as_they_were() {
-        let mut comparison = fixture::comparison();
+        let mut comparison = fixture::with_questions();
+        comparison.quants.extend(fixture::comparison().quants.drain(..2));
         comparison.quants[0].model.label = "quoted \"label\", with a comma\nand a line".to_owned();
         comparison.quants[1].overall.kl_divergence.mean.value = 0.1 + 0.2;
         comparison.quants[2].overall.kl_divergence.mean.value = 5e-324;

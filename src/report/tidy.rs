@@ -4,6 +4,8 @@
 //! What was not measured is empty, never 0. Which columns a table has does not depend on its rows.
 //! Plain vectors: how they are written is not known here.
 
+mod answers;
+
 use crate::comparison::{
     Bucket, Comparison, Distribution, ErrorView, LayerErrors, LinearComparison, ModelCard, QuantComparison,
     RoundingNoise, Stage, TaskCard, TokenMetrics, WeightComparison,
@@ -33,7 +35,9 @@ pub(super) enum Values {
 }
 
 /// Every table but that of tokens.
-pub(super) fn tables(comparison: &Comparison) -> [Table; 6] {
+pub(super) fn tables(comparison: &Comparison) -> [Table; 13] {
+    let [questions, base_questions, generations, traces, flipped, bytes, base_text] =
+        answers::tables(comparison);
     [
         models(comparison),
         tasks(comparison),
@@ -41,6 +45,13 @@ pub(super) fn tables(comparison: &Comparison) -> [Table; 6] {
         layers(comparison),
         linears(comparison),
         weights(comparison),
+        questions,
+        base_questions,
+        generations,
+        traces,
+        flipped,
+        bytes,
+        base_text,
     ]
 }
 
@@ -107,7 +118,11 @@ fn models(comparison: &Comparison) -> Table {
     let base =
         Of { role: "base", label: comparison.base.label.as_str(), row: (&comparison.base, None, None) };
     let quants = of_all(comparison, |q| vec![(&q.model, Some(&q.overall), q.rounding_noise.as_ref())]);
-    let rows: Vec<Row<'_>> = std::iter::once(base).chain(quants).collect();
+    let foreign = comparison.foreign.iter().map(|f| {
+        let label = f.model.label.as_str();
+        Of { role: "foreign", label, row: (&f.model, None, None) }
+    });
+    let rows: Vec<Row<'_>> = std::iter::once(base).chain(quants).chain(foreign).collect();
     let mut fields: Vec<Field<'_, Row<'_>>> = of_fields();
     fields.extend([
         text("path", |r: &Row<'_>| Some(r.row.0.path.clone())),
@@ -375,7 +390,7 @@ mod tests {
     #[test]
     fn tables_hold_what_the_comparison_holds() {
         let comparison = fixture::comparison();
-        let [models, tasks, breakdowns, layers, linears, weights] = tables(&comparison);
+        let [models, tasks, breakdowns, layers, linears, weights, ..] = tables(&comparison);
         let rows = |table: &Table| match &table.columns[0].1 {
             Values::Text(values) => values.len(),
             _ => panic!("every table begins with a role"),
@@ -402,8 +417,51 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_in_long_form() {
+        let comparison = fixture::with_questions();
+        let tables = tables(&comparison);
+        let named = |name: &str| tables.iter().find(|t| t.name == name).expect(name);
+        let texts = |table: &Table, name: &str| match column(table, name) {
+            Values::Text(values) => values.clone(),
+            _ => panic!("{name} is text"),
+        };
+        let questions = named("questions");
+        let scopes = texts(questions, "scope");
+        let count = |scope: &str| scopes.iter().filter(|s| s.as_deref() == Some(scope)).count();
+        let counts = ["all", "group", "language", "task", "level"].map(count);
+        assert_eq!(counts, [3, 6, 9, 18, 15], "of three cousins: six rows of five tasks, five levels");
+        let Values::Integer(levels) = column(questions, "level") else { panic!() };
+        let (roles, tasks) = (texts(questions, "role"), texts(questions, "task"));
+        assert!(roles.iter().any(|role| role.as_deref() == Some("foreign")));
+        let Values::Number(difference) = column(questions, "difference") else { panic!() };
+        let Values::Number(upper) = column(questions, "difference_upper") else { panic!() };
+        let wanted = comparison.quants[1].questions.as_ref().unwrap();
+        let wanted = wanted.tasks.iter().find(|t| !t.levels.is_empty()).unwrap();
+        let row = (0..scopes.len())
+            .filter(|&i| tasks[i].as_deref() == Some("reasoning/sums") && levels[i] == Some(4));
+        let row = row.collect::<Vec<_>>()[1];
+        assert_eq!(difference[row], Some(wanted.levels[3].scores.difference.value));
+        assert_eq!(upper[row], wanted.levels[3].scores.difference.upper);
+        assert!((0..scopes.len()).all(|i| levels[i].is_some() == (scopes[i].as_deref() == Some("level"))));
+        let Values::Flag(without) = column(questions, "is_uninformative") else { panic!() };
+        let riddles = (0..scopes.len()).filter(|&i| tasks[i].as_deref() == Some("reasoning/riddles"));
+        assert!(riddles.map(|i| without[i]).all(|flag| flag == Some(true)));
+        assert_eq!(texts(named("generations"), "task").len(), 2);
+        assert_eq!(texts(named("traces"), "task").len(), 2);
+        assert_eq!(texts(named("bytes"), "role"), ["quant", "quant", "foreign"].map(|r| Some(r.to_owned())));
+        let answers = texts(named("flipped"), "quant_answer");
+        assert_eq!(
+            answers,
+            vec![Some(fixture::HOSTILE_ANSWER.to_owned()); 3],
+            "tables hold texts as they are"
+        );
+        assert_eq!(texts(named("base_questions"), "task").len(), 6 + 5);
+        assert_eq!(texts(named("base_text"), "task")[0], None, "all texts together have no task");
+    }
+
+    #[test]
     fn columns_of_a_table_are_unique_and_equally_long() {
-        for table in tables(&fixture::comparison()) {
+        for table in tables(&fixture::with_questions()) {
             let mut names: Vec<&String> = table.columns.iter().map(|(name, _)| name).collect();
             names.sort();
             names.dedup();
@@ -419,5 +477,6 @@ mod tests {
         let mut bare = fixture::of(Vec::new());
         bare.noise_floor = None;
         assert_eq!(names(&bare), names(&fixture::comparison()));
+        assert_eq!(names(&fixture::alone()), names(&fixture::with_questions()));
     }
 }

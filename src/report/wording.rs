@@ -5,6 +5,8 @@
 //! never an improvement; what is as small as rounding is said to be as small as rounding.
 //! Shared by the terminal and the HTML report; it must not know either. Plain text, not yet escaped.
 
+mod questions;
+
 use std::collections::BTreeMap;
 
 use crate::comparison::{Comparison, LayerComparison, QuantComparison, Stage, TokenMetrics};
@@ -34,8 +36,14 @@ pub struct Sentence {
 pub fn headline(comparison: &Comparison) -> String {
     let order = ranking(comparison);
     let (Some(closest), Some(furthest)) = (order.first(), order.last()) else {
-        return "Nothing was compared".to_owned();
+        return questions::without_quants(comparison);
     };
+    // Where no text was scored, the answers are all there is.
+    if order.iter().all(|q| !is_measured(&q.overall))
+        && let Some(headline) = questions::headline(comparison)
+    {
+        return headline;
+    }
     if order.iter().all(|q| is_identical(&q.overall)) {
         return match order.as_slice() {
             [only] => format!("{}: no difference at all", name(only)),
@@ -66,16 +74,29 @@ pub fn verdict(comparison: &Comparison) -> Vec<Sentence> {
     sentences.extend(lower_perplexity(comparison, &differing));
     sentences.extend(worst_task(&differing));
     sentences.extend(worst_layer(&differing));
+    sentences.extend(questions::verdict(comparison));
     sentences
+}
+
+/// Base's perplexity over all texts, as its quants' rows or it alone show it.
+pub fn base_perplexity(comparison: &Comparison) -> Option<&Estimate> {
+    let rows = comparison.rows().map(|q| &q.overall).filter(|m| is_measured(m)).map(|m| &m.base_perplexity);
+    let alone = comparison.base_text.iter().filter(|text| text.task.is_none() && text.scored_tokens > 0);
+    rows.chain(alone.map(|text| &text.perplexity)).next()
+}
+
+/// Whether any token was scored, be it in vain.
+pub fn is_measured(metrics: &TokenMetrics) -> bool {
+    metrics.scored_tokens > 0 || metrics.non_finite_tokens > 0
 }
 
 /// What intervals mean in this comparison, in a sentence.
 pub fn about_intervals(comparison: &Comparison) -> String {
-    let mean = comparison.rows().map(|q| &q.overall.kl_divergence.mean).next();
-    match mean {
-        Some(Estimate { lower: Some(_), confidence, clusters, .. }) => format!(
-            "Brackets are {} % intervals over {} (documents or windows), each figure by itself; ≥ and ≤ are \
-             bounds on one side, where the sample shows no more.",
+    let means = comparison.rows().filter(|q| is_measured(&q.overall)).map(|q| &q.overall.kl_divergence.mean);
+    match means.chain(base_perplexity(comparison)).chain(questions::figures(comparison)).next() {
+        Some(Estimate { lower, upper, confidence, clusters, .. }) if lower.or(*upper).is_some() => format!(
+            "Brackets are {} % intervals over {} (documents, windows or samples that hang together), each figure by \
+             itself; ≥ and ≤ are bounds on one side, where the sample shows no more.",
             super::format::plain(confidence * 100.0),
             counted(*clusters, "cluster")
         ),
@@ -176,7 +197,9 @@ fn cost_in_full(metrics: &TokenMetrics) -> String {
 }
 
 fn non_finite(comparison: &Comparison) -> Vec<Sentence> {
-    let broken = comparison.rows().filter(|q| q.overall.non_finite_tokens > 0 || !has_mean(q));
+    // A row without any token has only answered questions.
+    let rows = comparison.rows().filter(|q| is_measured(&q.overall));
+    let broken = rows.filter(|q| q.overall.non_finite_tokens > 0 || !has_mean(q));
     let say = |q: &QuantComparison| match q.overall.non_finite_tokens {
         0 => caution(format!("{} has no finite mean KL divergence and is not ranked.", name(q))),
         n => caution(format!(

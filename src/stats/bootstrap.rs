@@ -1,17 +1,24 @@
-//! The bias-corrected and accelerated bootstrap (BCa) of a ratio of sums, over clusters.
+//! The studentized bootstrap of a ratio of sums, over clusters.
 //!
-//! Efron 1987 (doi 10.1080/01621459.1987.10478410); Efron and Tibshirani 1993, chapter 14. Clusters are drawn
-//! with replacement, R* = Σs*/Σw*; z₀ = Φ⁻¹(share of R* below R, ties half), the acceleration from the
-//! jackknife, a = Σ(R̄−R₍ᵢ₎)³ / (6·(Σ(R̄−R₍ᵢ₎)²)^{3/2}); the ends are the quantiles of R* at
-//! Φ(z₀ + (z₀+z)/(1−a(z₀+z))). Where that degenerates, the clustered t interval stands in and says so.
+//! Clusters are drawn with replacement; each resample gives t* = (R* − R)/SE*, R* = Σs*/Σw* and SE* its own
+//! clustered standard error. The ends are R − SE·t*₍₁₋α₎ and R − SE·t*₍α₎ (Hall 1988, doi
+//! 10.1214/aos/1176350933; over clusters Cameron, Gelbach and Miller 2008, doi 10.1162/rest.90.3.414). Neither
+//! end lies nearer to R than the clustered t interval's: a sample that happens to look skewed narrows nothing.
+//!
+//! Not BCa, which is short of t's width and of its own skewness in small samples: of simulated means of 50 clusters
+//! of any shape from normal to lognormal and of uneven size its 95 % interval covers 90 to 94 %, of 20 clusters
+//! 86 to 93 %; this one 93 to 96 % and 92 to 96 % (without the lognormal ones 94 and 93.8 % and more; part of it
+//! in `examples/coverage.rs`). Where it degenerates, the clustered t interval stands in and says so.
 
 use super::cluster::ClusterSums;
-use super::estimate::{Clustered, Estimate, IntervalMethod, normal_cdf, normal_quantile};
-use super::quantile::quantile_type7;
+use super::estimate::{Clustered, Estimate, IntervalMethod};
 use super::random::{Xoshiro256, below};
 
 /// Resamples that must lie beyond an end for it to be read off.
 const MIN_BEYOND: f64 = 5.0;
+
+/// A resample whose squares sum to less than this share of what they are the difference of has no spread.
+const NO_SPREAD: f64 = 1e-12;
 
 /// How to resample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,72 +39,76 @@ impl Default for Resampling {
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
     clustered: Clustered,
-    /// Sorted; empty where there is nothing to resample.
-    replicates: Vec<f64>,
-    acceleration: f64,
+    /// t* of each resample, sorted; empty where there is nothing to resample.
+    studentized: Vec<f64>,
 }
 
 impl Bootstrap {
-    /// Resamples. Costs resamples × clusters draws of about 1 ns while the sums fit into the cache
-    /// (10 000 × 2000: 25 ms), and memory for the resamples alone.
+    /// Resamples. Costs resamples × clusters draws of about 2 ns while the sums fit into the cache
+    /// (10 000 × 2000: 40 ms), and memory for the resamples alone.
     pub fn new(sums: &ClusterSums, resampling: Resampling) -> Self {
         let occupied = sums.occupied();
         let clustered = Clustered::of_occupied(&occupied, sums.observations());
         if clustered.without_spread(0.95).is_some() {
-            return Self { clustered, replicates: Vec::new(), acceleration: 0.0 };
+            return Self { clustered, studentized: Vec::new() };
         }
-        let mut replicates = resample(&occupied, resampling);
-        replicates.sort_unstable_by(f64::total_cmp);
-        Self { clustered, replicates, acceleration: acceleration(&occupied) }
+        let mut studentized = resample(&occupied, clustered.value, resampling);
+        studentized.sort_unstable_by(f64::total_cmp);
+        Self { clustered, studentized }
     }
 
     /// The estimate with its two-sided interval at `confidence`.
     pub fn estimate(&self, confidence: f64) -> Estimate {
-        self.clustered.without_spread(confidence).unwrap_or_else(|| {
-            let ends = self.end((1.0 - confidence) / 2.0).zip(self.end(f64::midpoint(1.0, confidence)));
-            ends.map_or_else(
-                || self.clustered.estimate(confidence),
-                |(lower, upper)| self.clustered.with_interval(lower, upper, confidence, IntervalMethod::Bca),
-            )
-        })
+        let by_t = self.clustered.estimate(confidence);
+        let tail = (1.0 - confidence) / 2.0;
+        let ends = self.quantile(1.0 - tail).zip(self.quantile(tail));
+        let (Some((high, low)), Some(lower), Some(upper)) = (ends, by_t.lower, by_t.upper) else {
+            return by_t;
+        };
+        let Clustered { value, standard_error, .. } = self.clustered;
+        let lower = lower.min(value - high * standard_error);
+        let upper = upper.max(value - low * standard_error);
+        self.clustered.with_interval(lower, upper, confidence, IntervalMethod::Studentized)
     }
 
-    /// The BCa bound of one-sided level `level`; `None` where it degenerates: (nearly) all resamples on one
-    /// side of the value, a transformation that folds back, or an end beyond what the resamples resolve.
-    fn end(&self, level: f64) -> Option<f64> {
-        let count = self.replicates.len() as f64;
-        let less = self.replicates.partition_point(|&r| r < self.clustered.value);
-        let not_greater = self.replicates.partition_point(|&r| r <= self.clustered.value);
-        let bias = normal_quantile_inside((less + not_greater) as f64 / (2.0 * count))?;
-        let moved = bias + normal_quantile_inside(level)?;
-        let stretch = 1.0 - self.acceleration * moved;
-        if stretch <= 0.0 || stretch.is_nan() {
+    /// The quantile of t* at index (B + 1)·p of B, counted from 1; `None` where the resamples do not resolve
+    /// it, or one without spread lies there.
+    fn quantile(&self, probability: f64) -> Option<f64> {
+        let count = self.studentized.len() as f64;
+        if probability.min(1.0 - probability) * count < MIN_BEYOND {
             return None;
         }
-        let probability = normal_cdf(bias + moved / stretch);
-        let resolved = probability.min(1.0 - probability) * count >= MIN_BEYOND;
-        if resolved { quantile_type7(&self.replicates, probability) } else { None }
+        let place = (count + 1.0) * probability - 1.0;
+        let below = self.studentized.get(place.floor() as usize).copied()?;
+        let above = self.studentized.get(place.ceil() as usize).copied()?;
+        let between = (above - below).mul_add(place.fract(), below);
+        between.is_finite().then_some(between)
     }
 }
 
-/// Φ⁻¹ inside (0, 1), `None` at the ends and for NaN.
-fn normal_quantile_inside(probability: f64) -> Option<f64> {
-    (probability > 0.0 && probability < 1.0).then(|| normal_quantile(probability))
-}
-
-/// R* of each resample, in the order drawn.
-fn resample(sums: &[[f64; 2]], resampling: Resampling) -> Vec<f64> {
+/// t* of each resample, in the order drawn.
+///
+/// With e = s − R·w, t* = Σe*/√(G/(G−1)·Σ(e* − d·w*)²), d = Σe*/Σw*: five sums over what was drawn.
+fn resample(sums: &[[f64; 2]], value: f64, resampling: Resampling) -> Vec<f64> {
+    let rows: Vec<[f64; 5]> = sums
+        .iter()
+        .map(|&[s, w]| {
+            let e = s - value * w;
+            [e, w, e * e, e * w, w * w]
+        })
+        .collect();
     let mut random = Xoshiro256::seeded(resampling.seed);
     // More clusters than 2³² do not fit into memory's u32 cluster numbers either.
-    let count = u32::try_from(sums.len()).unwrap_or(u32::MAX);
-    let draw = |totals: &mut [f64; 2], bits: u64| {
-        let [s, w] = sums[below(count, bits as u32)];
-        totals[0] += s;
-        totals[1] += w;
+    let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    let correction = f64::from(count) / (f64::from(count) - 1.0);
+    let draw = |totals: &mut [f64; 5], bits: u64| {
+        for (total, value) in totals.iter_mut().zip(&rows[below(count, bits as u32)]) {
+            *total += value;
+        }
     };
     (0..resampling.resamples)
         .map(|_| {
-            let [mut even, mut odd] = [[0.0; 2]; 2];
+            let [mut even, mut odd] = [[0.0; 5]; 2];
             for _ in 0..count / 2 {
                 let bits = random.next();
                 draw(&mut even, bits >> 32);
@@ -106,20 +117,18 @@ fn resample(sums: &[[f64; 2]], resampling: Resampling) -> Vec<f64> {
             if !count.is_multiple_of(2) {
                 draw(&mut even, random.next() >> 32);
             }
-            (even[0] + odd[0]) / (even[1] + odd[1])
+            let [e, w, ee, ew, ww]: [f64; 5] = std::array::from_fn(|at| even[at] + odd[at]);
+            let shift = e / w;
+            let squares = ee - 2.0 * shift * ew + shift * shift * ww;
+            if e == 0.0 {
+                0.0
+            } else if squares > NO_SPREAD * ee {
+                e / (correction * squares).sqrt()
+            } else {
+                e * f64::INFINITY
+            }
         })
         .collect()
-}
-
-/// The acceleration by the jackknife over clusters.
-fn acceleration(sums: &[[f64; 2]]) -> f64 {
-    let numerator: f64 = sums.iter().map(|s| s[0]).sum();
-    let denominator: f64 = sums.iter().map(|s| s[1]).sum();
-    let left_out = || sums.iter().map(|[s, w]| (numerator - s) / (denominator - w));
-    let mean = left_out().sum::<f64>() / sums.len() as f64;
-    let squares: f64 = left_out().map(|r| (mean - r).powi(2)).sum();
-    let cubes: f64 = left_out().map(|r| (mean - r).powi(3)).sum();
-    cubes / (6.0 * squares.powf(1.5))
 }
 
 #[cfg(test)]

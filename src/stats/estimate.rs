@@ -18,14 +18,25 @@ pub const MIN_CLUSTERS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IntervalMethod {
-    /// Bias-corrected and accelerated bootstrap over cluster sums.
+    /// Studentized bootstrap over cluster sums, no end nearer than the clustered t interval's.
+    Studentized,
+    /// Bias-corrected and accelerated bootstrap over cluster sums; only in files of older versions.
     Bca,
     /// Clustered standard error and Student's t, because the bootstrap degenerated or was not asked for.
     ClusteredT,
-    /// Exact bound for a share of which no exception was seen (the rule of three).
+    /// Exact (Clopper-Pearson) bounds of a share, observations in clusters counting as fewer (Korn-Graubard);
+    /// where no exception was seen, the rule of three.
     Exact,
-    /// Tango's score interval for the difference of paired shares.
+    /// Mid-P bounds of a share of independent observations with many exceptions.
+    MidP,
+    /// Tango's score interval for the difference of paired shares; below 10 flips corrected for continuity.
     Tango,
+    /// Nam and Blackwelder's score interval for the ratio of paired shares.
+    ScoreRatio,
+    /// Either of the two with the effective sample size of items that come in clusters or have partial scores.
+    ClusteredScore,
+    /// Put together from the intervals of the estimates it is made of.
+    Mover,
     /// Woodruff's method for quantiles. An end that would lie beyond the sample is absent.
     Woodruff,
     /// No cluster deviates from the value: the ends are the value, and the sample cannot say more.
@@ -87,8 +98,8 @@ impl Estimate {
         }
     }
 
-    /// e to the power of this: perplexity of mean nll, `ppl_ratio` of `delta_nll`. The ends are transformed
-    /// (exact for BCa, which respects monotone transformations); the standard error by the delta method.
+    /// e to the power of this: perplexity of mean nll, `ppl_ratio` of `delta_nll`. The ends are transformed;
+    /// the standard error by the delta method.
     #[must_use]
     pub fn exp(self) -> Self {
         let value = self.value.exp();
@@ -99,6 +110,12 @@ impl Estimate {
     #[must_use]
     pub fn sqrt(self) -> Self {
         self.transformed(|end| end.max(0.0).sqrt(), 0.5 / self.value.sqrt())
+    }
+
+    /// This times a factor above 0.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        self.transformed(|end| end * factor, factor)
     }
 
     fn transformed(self, increasing: impl Fn(f64) -> f64, derivative: f64) -> Self {
@@ -202,11 +219,6 @@ pub(super) fn t_quantile(degrees_of_freedom: usize, probability: f64) -> f64 {
 /// The standard normal quantile.
 pub(super) fn normal_quantile(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(probability)
-}
-
-/// The standard normal distribution function.
-pub(super) fn normal_cdf(z: f64) -> f64 {
-    Normal::standard().cdf(z)
 }
 
 #[cfg(test)]

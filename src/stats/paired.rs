@@ -2,17 +2,13 @@
 //!
 //! Only items that flip tell the two apart: b from right to wrong, c from wrong to right, of n. The interval
 //! of Δ = (c − b)/n is Tango's (1998, Statistics in Medicine 17:891), the test McNemar's in its exact form
-//! (1947, doi 10.1007/BF02295996), where each item is its own cluster; else cluster bootstrap and sign-flip
-//! test. Not rejecting is never called equivalence here: that is what the interval is for.
+//! (1947, doi 10.1007/BF02295996), where each item is its own cluster; `scores` has what items in clusters
+//! need. Not rejecting is never called equivalence here: that is what the interval is for.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Bootstrap, Resampling};
-use super::cluster::ClusterSums;
-use super::estimate::{Estimate, IntervalMethod, MIN_CLUSTERS, normal_quantile};
-use super::proportion::exact_bound;
-use super::sign_flip::sign_flip;
+use super::estimate::normal_quantile;
 
 /// How many items went from what to what, base to quant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,7 +68,7 @@ impl Flips {
     ///
     /// It has a width even where nothing flipped: ±z²/(n + z²).
     pub fn tango(&self, confidence: f64) -> (f64, f64) {
-        tango(self.right_to_wrong as f64, self.wrong_to_right as f64, self.items() as f64, confidence)
+        tango(self.right_to_wrong as f64, self.wrong_to_right as f64, self.items() as f64, 0.0, confidence)
     }
 }
 
@@ -95,90 +91,6 @@ pub struct PairedTest {
     pub p: f64,
     /// How it was found.
     pub method: TestMethod,
-}
-
-/// The outcomes of items that come in clusters (passages, parallel items), summed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PairedOutcomes {
-    flips: Flips,
-    sums: ClusterSums,
-}
-
-impl PairedOutcomes {
-    /// Adds one item, see [`Flips::add`].
-    pub fn add(&mut self, cluster: u32, base_right: bool, quant_right: bool, same_answer: bool) {
-        self.flips.add(base_right, quant_right, same_answer);
-        self.sums.add(cluster, f64::from(quant_right) - f64::from(base_right), 1.0);
-    }
-
-    /// The counts.
-    pub fn flips(&self) -> Flips {
-        self.flips
-    }
-
-    /// Δ = quant's accuracy less base's, a share, with its interval.
-    ///
-    /// Nothing flipped: ± the exact bound (the rule of three) of the share of clusters in which an item
-    /// flips, which bounds |Δ| where clusters are of a size. Each item its own cluster: Tango's score
-    /// interval. Else the BCa bootstrap over clusters; where no cluster deviates from Δ although items
-    /// flipped, Tango's with each cluster as one item, for a width of zero would claim certainty.
-    pub fn difference(&self, resampling: Resampling, confidence: f64) -> Estimate {
-        let (items, clusters) = (self.flips.items(), self.sums.occupied().len() as u64);
-        let value = self.flips.difference();
-        let without = |method| Estimate::without_interval(value, confidence, clusters, items, method);
-        if items == 0 {
-            return without(IntervalMethod::NotFinite);
-        }
-        if clusters < MIN_CLUSTERS as u64 {
-            return without(IntervalMethod::TooFewClusters);
-        }
-        let with = |(lower, upper), standard_error, method| Estimate {
-            lower: Some(lower),
-            upper: Some(upper),
-            standard_error,
-            ..without(method)
-        };
-        if self.flips.flipped() == 0 {
-            let bound = exact_bound(clusters, confidence);
-            return with((-bound, bound), None, IntervalMethod::Exact);
-        }
-        if clusters == items {
-            return with(self.flips.tango(confidence), self.standard_error(), IntervalMethod::Tango);
-        }
-        let estimate = Bootstrap::new(&self.sums, resampling).estimate(confidence);
-        if estimate.method == IntervalMethod::Constant {
-            let scale = clusters as f64 / items as f64;
-            let scaled = |count: u64| count as f64 * scale;
-            let (b, c) = (scaled(self.flips.right_to_wrong), scaled(self.flips.wrong_to_right));
-            return with(tango(b, c, clusters as f64, confidence), None, IntervalMethod::Tango);
-        }
-        estimate
-    }
-
-    /// The test of Δ = 0: exact McNemar where each item is its own cluster, else the cluster sign-flip test.
-    /// `None` without items.
-    pub fn test(&self, resampling: Resampling) -> Option<PairedTest> {
-        let items = self.flips.items();
-        if items == 0 {
-            return None;
-        }
-        if self.sums.occupied().len() as u64 == items {
-            let p = mcnemar(self.flips.right_to_wrong, self.flips.wrong_to_right);
-            return Some(PairedTest { p, method: TestMethod::Mcnemar });
-        }
-        sign_flip(&self.sums, resampling).map(|test| PairedTest {
-            p: test.p,
-            method: if test.exact { TestMethod::SignFlip } else { TestMethod::SignFlipSampled },
-        })
-    }
-
-    /// √(n/(n−1)) · √Σ(d − Δ)² / n, which is the clustered one where each item is its own cluster; `None`
-    /// where all items do the same, and the sample does not show it.
-    fn standard_error(&self) -> Option<f64> {
-        let (n, flipped) = (self.flips.items() as f64, self.flips.flipped() as f64);
-        let squares = flipped - n * self.flips.difference().powi(2);
-        Some((squares / (n * (n - 1.0))).sqrt()).filter(|&error| error > 0.0 && error.is_finite())
-    }
 }
 
 /// McNemar's exact two-sided p: min(1, 2·P(X ≤ min(b, c))) for X binomial (b + c, ½); 1 where b + c = 0.
@@ -206,17 +118,20 @@ pub fn mcnemar(b: u64, c: u64) -> f64 {
 }
 
 /// Tango's interval for (c − b)/n; counts may be fractions. The lower end is the mirrored upper one.
-fn tango(b: f64, c: f64, n: f64, confidence: f64) -> (f64, f64) {
+///
+/// `correction` is taken off the difference of the counts that the statistic weighs (a correction for
+/// continuity; 0 is Tango's own interval).
+pub(super) fn tango(b: f64, c: f64, n: f64, correction: f64, confidence: f64) -> (f64, f64) {
     if n <= 0.0 {
         return (-1.0, 1.0);
     }
     let z = normal_quantile(f64::midpoint(1.0, confidence));
-    (-tango_upper(c, b, n, z), tango_upper(b, c, n, z))
+    (-tango_upper(c, b, n, correction, z), tango_upper(b, c, n, correction, z))
 }
 
 /// The largest Δ that the score test of one-sided level Φ(−z) does not reject: the statistic falls with Δ,
 /// from 0 at (c − b)/n to −∞ at 1.
-fn tango_upper(b: f64, c: f64, n: f64, z: f64) -> f64 {
+fn tango_upper(b: f64, c: f64, n: f64, correction: f64, z: f64) -> f64 {
     let (mut low, mut high) = ((c - b) / n, 1.0);
     // Each step halves the bracket: 100 leave less than rounding, but for ends that are all but 0.
     for _ in 0..100 {
@@ -224,7 +139,8 @@ fn tango_upper(b: f64, c: f64, n: f64, z: f64) -> f64 {
         if middle <= low || middle >= high {
             break;
         }
-        if score(b, c, n, middle) > -z {
+        let (difference, deviation) = score(b, c, n, middle);
+        if difference + correction > -z * deviation {
             low = middle;
         } else {
             high = middle;
@@ -233,20 +149,22 @@ fn tango_upper(b: f64, c: f64, n: f64, z: f64) -> f64 {
     high
 }
 
-/// Tango's statistic (c − b − nΔ)/√(n·(2q + Δ(1 − Δ))) for the hypothesis that Δ is the difference.
+/// Numerator and denominator of Tango's statistic (c − b − nΔ)/√(n·(2q + Δ(1 − Δ))) for the hypothesis that Δ is
+/// the difference.
 ///
 /// q is the likeliest P(right to wrong) under it, the larger root of 2n·q² + B·q − b·Δ(1 − Δ) = 0 with
 /// B = (2n − c + b)·Δ − (b + c); the variance is p_b + p_c − Δ². A negative Δ is mirrored: for others all terms
 /// below the root are positive, and nothing cancels.
-fn score(b: f64, c: f64, n: f64, delta: f64) -> f64 {
+fn score(b: f64, c: f64, n: f64, delta: f64) -> (f64, f64) {
     if delta < 0.0 {
-        return -score(c, b, n, -delta);
+        let (difference, deviation) = score(c, b, n, -delta);
+        return (-difference, deviation);
     }
     let product = delta * (1.0 - delta);
     let linear = (2.0 * n - c + b) * delta - (b + c);
     let root = (linear * linear + 8.0 * n * b * product).sqrt();
     let q = if linear > 0.0 { 2.0 * b * product / (linear + root) } else { (root - linear) / (4.0 * n) };
-    (c - b - n * delta) / (n * (2.0 * q + product)).sqrt()
+    (c - b - n * delta, (n * (2.0 * q + product)).sqrt())
 }
 
 #[cfg(test)]

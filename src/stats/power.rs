@@ -4,8 +4,7 @@
 //! For paired binary outcomes n·SE² is at most the share of flips (Connor 1987, Biometrics 43:207, subtracts δ²
 //! under the alternative; here that is left out, which errs towards a larger sample). It makes no test.
 
-use statrs::function::beta::beta_reg;
-
+use super::binomial::upper_bound;
 use super::estimate::{Estimate, IntervalMethod, normal_quantile};
 use super::paired::Flips;
 
@@ -67,30 +66,12 @@ pub fn minimum_detectable_effect(difference: &Estimate, flips: &Flips, power: Po
 /// with P(X ≤ seen) = 1 − `confidence` for X binomial (n, u), that is I_{1−u}(n − seen, seen + 1). For 0 seen
 /// this is 1 − (1 − confidence)^{1/n}. 1 where all were seen, or where n is 0.
 pub fn share_upper_bound(seen: u64, n: u64, confidence: f64) -> f64 {
-    if seen >= n {
-        return 1.0;
-    }
-    if seen == 0 {
-        return -((1.0 - confidence).ln() / n as f64).exp_m1();
-    }
-    let at_most = |share: f64| beta_reg((n - seen) as f64, seen as f64 + 1.0, 1.0 - share);
-    let (mut low, mut high) = (seen as f64 / n as f64, 1.0);
-    // Each step halves the bracket: 60 leave less than rounding.
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if at_most(middle) > 1.0 - confidence {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    high
+    upper_bound(seen as f64, n as f64, confidence)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bootstrap::Resampling;
-    use super::super::paired::PairedOutcomes;
+    use super::super::scores::{PairedScore, PairedScores};
     use super::*;
 
     /// z_{0.95} + z_{0.80} = 2.486 474 860 524 387 to 40 digits, and what follows for real benchmarks' sizes.
@@ -145,41 +126,40 @@ mod tests {
         assert_eq!((share_upper_bound(7, 7, 0.95), share_upper_bound(0, 0, 0.95)), (1.0, 1.0));
     }
 
-    fn outcomes(items: u32, per_cluster: u32, flipped: impl Fn(u32) -> bool) -> PairedOutcomes {
-        let mut outcomes = PairedOutcomes::default();
+    fn effect(items: u32, per_cluster: u32, flipped: impl Fn(u32) -> bool) -> Option<f64> {
+        let mut flips = Flips::default();
+        let mut scores = Vec::new();
         for i in 0..items {
-            outcomes.add(i / per_cluster, true, !flipped(i), true);
+            flips.add(true, !flipped(i), true);
+            let quant = f64::from(u8::from(!flipped(i)));
+            scores.push(PairedScore { cluster: i / per_cluster, stratum: 0, weight: 1.0, base: 1.0, quant });
         }
-        outcomes
-    }
-
-    fn effect(outcomes: &PairedOutcomes) -> Option<f64> {
-        let difference = outcomes.difference(Resampling { resamples: 1000, seed: 0 }, 0.95);
-        minimum_detectable_effect(&difference, &outcomes.flips(), Power::default())
+        let difference = PairedScores::new(&scores).difference(0.95);
+        minimum_detectable_effect(&difference, &flips, Power::default())
     }
 
     #[test]
     fn few_flips_do_not_promise_more_than_the_sample_knows() {
         let z = 2.486_474_860_524_387;
         // None flipped: u is the rule of three, and the effect is not 0.
-        let none = effect(&outcomes(1000, 1, |_| false)).unwrap();
+        let none = effect(1000, 1, |_| false).unwrap();
         assert!((none - z * (0.002_991_249_5_f64 / 1000.0).sqrt()).abs() < 1e-8, "{none}");
         // 3 of 1000 alone would say √(0.003/1000).
-        let few = effect(&outcomes(1000, 1, |i| i < 3)).unwrap();
+        let few = effect(1000, 1, |i| i < 3).unwrap();
         assert!((few - z * (0.007_735_244_718_479_46_f64 / 1000.0).sqrt()).abs() < 1e-12, "{few}");
     }
 
     /// 5 clusters of 50 in which every item flips: the clustered error, √(50/49·(5·0.9² + 45·0.1²))/50.
     #[test]
     fn clusters_are_heard() {
-        let clustered = effect(&outcomes(1000, 20, |i| i / 20 % 10 == 0)).unwrap();
+        let clustered = effect(1000, 20, |i| i / 20 % 10 == 0).unwrap();
         let expected = 2.486_474_860_524_387 * (50.0 / 49.0 * (5.0 * 0.81 + 45.0 * 0.01_f64)).sqrt() / 50.0;
         assert!((clustered - expected).abs() < 1e-12, "{clustered} {expected}");
     }
 
     #[test]
     fn without_an_interval_there_is_no_effect() {
-        assert_eq!(effect(&outcomes(180, 20, |i| i % 7 == 0)), None);
-        assert_eq!(effect(&PairedOutcomes::default()), None);
+        assert_eq!(effect(180, 20, |i| i % 7 == 0), None);
+        assert_eq!(effect(0, 1, |_| false), None);
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::suggest::did_you_mean;
-use super::{EMBEDDED, Suite, Task, TaskKind, documents};
+use super::{Content, EMBEDDED, Suite, Task, choices, documents};
 use crate::error::{Error, Result};
 
 /// What a suite's YAML may say.
@@ -38,10 +38,25 @@ struct TaskFile {
     kind: TaskKind,
     #[serde(default = "undetermined")]
     language: String,
-    /// Relative to the suite's folder: a `.jsonl` file of documents, or a `.txt` file that is one.
+    /// Reported together with the other tasks of this group.
+    group: Option<String>,
+    /// Relative to the suite's folder: a `.jsonl` file of documents or questions, or a `.txt` file that is one
+    /// document.
     data: String,
+    /// Between a question and its answer; one space where not stated. Choices only.
+    delimiter: Option<String>,
     /// Only the first so many documents.
     limit: Option<usize>,
+}
+
+/// What is done with a task's data.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TaskKind {
+    /// Every token of the text is predicted from those before it.
+    Text,
+    /// The likeliest of several continuations is the answer.
+    Choice,
 }
 
 fn first_version() -> u32 {
@@ -99,7 +114,7 @@ pub fn from_text(path: &Path) -> Result<Suite> {
         description: format!("the text of {}", path.file_name().unwrap_or_default().to_string_lossy()),
         license: String::new(),
         seed: 0,
-        tasks: vec![Task { name, kind: TaskKind::Text, language, documents }],
+        tasks: vec![Task { name, language, group: None, content: Content::Text(documents) }],
         sha256,
     })
 }
@@ -151,9 +166,25 @@ pub(super) fn parse(
         if listed.insert(task.data.clone()) {
             listing.push_str(&checksum_line(&task.data, &bytes));
         }
-        let mut documents = documents::parse(&data, bytes, &task.name)?;
-        documents.truncate(task.limit.unwrap_or(usize::MAX));
-        tasks.push(Task { name: task.name, kind: task.kind, language: task.language, documents });
+        let limit = task.limit.unwrap_or(usize::MAX);
+        let content = match task.kind {
+            TaskKind::Text if task.delimiter.is_some() => {
+                let help = "leave it out, or write `kind: choice`";
+                return Err(Error::key(path, &key("delimiter"), "a text has no answers", help));
+            }
+            TaskKind::Text => {
+                let mut documents = documents::parse(&data, bytes, &task.name)?;
+                documents.truncate(limit);
+                Content::Text(documents)
+            }
+            TaskKind::Choice => {
+                let delimiter = task.delimiter.unwrap_or_else(|| " ".to_owned());
+                let mut questions = choices::parse(&data, &bytes, delimiter)?;
+                questions.samples.truncate(limit);
+                Content::Questions(questions)
+            }
+        };
+        tasks.push(Task { name: task.name, language: task.language, group: task.group, content });
     }
     Ok(Suite {
         name: file.name,
@@ -272,16 +303,16 @@ mod tests {
         let suite = load_yaml(TWO_TASKS).unwrap();
         assert_eq!((&suite.name[..], suite.version, suite.seed), ("mine", 1, 0));
         let tasks: Vec<_> =
-            suite.tasks.iter().map(|t| (&t.name[..], &t.language[..], t.documents.len())).collect();
+            suite.tasks.iter().map(|t| (&t.name[..], &t.language[..], t.documents().len())).collect();
         assert_eq!(tasks, [("a", "und", 2), ("b", "de", 1)]);
         assert_eq!(
-            (&suite.tasks[1].documents[0].id[..], &suite.tasks[1].documents[0].text[..]),
+            (&suite.tasks[1].documents()[0].id[..], &suite.tasks[1].documents()[0].text[..]),
             ("b", "drei\n")
         );
         // Recorded with coreutils: sha256sum suite.yaml a.jsonl sub/b.txt | sha256sum
         assert_eq!(suite.sha256, "e19a8cf9c9e1b0967eb12513486eb76bdd720fbc2766527add37a47757ed008d");
         let limited = load_yaml(&TWO_TASKS.replace("a.jsonl", "a.jsonl, limit: 1")).unwrap();
-        assert_eq!(limited.tasks[0].documents.len(), 1);
+        assert_eq!(limited.tasks[0].documents().len(), 1);
         assert_ne!(limited.sha256, suite.sha256);
     }
 
@@ -374,7 +405,7 @@ mod tests {
         // FIPS 180's own example.
         assert_eq!(suite.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         let many = from_text(&folder.path().join("many.jsonl")).unwrap();
-        assert_eq!(many.tasks[0].documents.iter().map(|d| &d.id[..]).collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(many.tasks[0].documents().iter().map(|d| &d.id[..]).collect::<Vec<_>>(), ["1", "2"]);
         assert!(matches!(from_text(&folder.path().join("none.txt")), Err(Error::Io { .. })));
     }
 }

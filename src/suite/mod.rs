@@ -1,22 +1,32 @@
 //! What is measured on: suites (YAML with data beside it), their documents, and how these become requests.
 //!
 //! A suite is data only, checked as a whole before any model is opened; `sha256` says exactly which one was
-//! used. This module knows nothing of models, checkpoints or tokenizers: [`render()`] is handed a closure
-//! that tokenizes, and answers with plain token lists. Reading order: a suite is loaded ([`load()`],
-//! [`embedded()`], [`from_text()`]), cut by a [`Protocol`], rendered to [`Request`]s.
+//! used. This module knows nothing of models, checkpoints or tokenizers: [`render()`] is handed closures
+//! that tokenize, and answers with plain token lists. Reading order: a suite is loaded ([`load()`],
+//! [`embedded()`], [`from_text()`]), cut by a [`Protocol`], rendered to [`Request`]s and [`WritingPrompt`]s.
 
+mod ask;
+pub mod benchmarks;
+mod choices;
 mod documents;
 mod embedded;
+pub mod lm_eval;
 mod load;
 pub mod protocol;
+mod python_random;
+pub mod question;
+pub mod reasoning;
+pub mod records;
 pub mod render;
+pub mod score;
 mod suggest;
 
+pub use ask::arguments;
 pub use embedded::{EMBEDDED, EmbeddedSuite, embedded};
 pub use load::{from_text, load};
 pub use protocol::Protocol;
-pub use render::{Rendered, RenderedTask, Request, TokenizedText, render};
-use serde::Deserialize;
+use question::Questions;
+pub use render::{Reader, Rendered, RenderedTask, Request, TokenizedText, Turn, WritingPrompt, render};
 
 /// A named, versioned list of tasks.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,25 +51,45 @@ pub struct Suite {
     pub sha256: String,
 }
 
-/// Documents of one kind that are reported together.
+/// What is measured in one way and reported together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// Unique in its suite. Letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// What is done with the documents.
-    pub kind: TaskKind,
     /// BCP 47 tag of the natural language; `und` where not stated.
     pub language: String,
-    /// At least one, ids unique, texts not blank.
-    pub documents: Vec<Document>,
+    /// Tasks of one group are also reported together.
+    pub group: Option<String>,
+    /// What is done, and with what.
+    pub content: Content,
 }
 
-/// What is done with a task's documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskKind {
-    /// Every token of the text is predicted from those before it.
-    Text,
+/// What is done with a task, and its data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Every token of every text is predicted from those before it. At least one document, ids unique, texts not
+    /// blank.
+    Text(Vec<Document>),
+    /// Samples are answered, by choosing or by writing.
+    Questions(Questions),
+}
+
+impl Task {
+    /// The documents of a text task; none of any other.
+    pub fn documents(&self) -> &[Document] {
+        match &self.content {
+            Content::Text(documents) => documents,
+            Content::Questions(_) => &[],
+        }
+    }
+
+    /// The questions, unless it is a text task.
+    pub fn questions(&self) -> Option<&Questions> {
+        match &self.content {
+            Content::Text(_) => None,
+            Content::Questions(questions) => Some(questions),
+        }
+    }
 }
 
 /// One text that stands on its own; it is never joined with another.

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::protocol::{Cut, Protocol, Shortage, cut};
-use super::{Document, Suite, Task};
+use super::{Content, Document, Suite, Task, ask};
 use crate::error::{Error, Result};
 
 /// One window to be scored. Token `i` is predicted from tokens `0..i`.
@@ -39,17 +39,67 @@ pub struct TokenizedText {
     pub offsets: Vec<(usize, usize)>,
 }
 
-/// A suite as requests, by task, document and window in that order.
+/// One part of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// What the model is told about its task.
+    System(String),
+    /// What it is asked.
+    User(String),
+    /// What it answers.
+    Assistant(String),
+}
+
+/// A prompt that a model is to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritingPrompt {
+    /// Index into [`Suite::tasks`].
+    pub task: u32,
+    /// Index into that task's samples.
+    pub sample: u32,
+    /// As text, whole.
+    pub text: String,
+    /// Token ids, BOS included; at least one.
+    pub tokens: Vec<u32>,
+    /// Tokens cut off on the left, because the model does not read as many.
+    pub cut_tokens: usize,
+}
+
+/// What a model's tokenizer does, as far as a suite needs to know.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// What the model wants at the start of its input, if anything.
+    pub bos: Option<u32>,
+    /// What an empty context is predicted from: BOS, else EOS.
+    pub prefix: Option<u32>,
+    /// Most tokens that the model reads at once.
+    pub max_length: usize,
+    /// Tokenizes plain text, without BOS; names of special tokens are plain text.
+    pub tokenize: &'a dyn Fn(&str) -> Result<TokenizedText>,
+    /// Tokenizes questions, and what `chat` wrote, without BOS: names of special tokens are these tokens.
+    pub tokenize_question: &'a dyn Fn(&str) -> Result<Vec<u32>>,
+    /// Writes a conversation as the model's template has it, up to where the answer begins; `None`: prompts are plain
+    /// text.
+    pub chat: Option<&'a dyn Fn(&[Turn]) -> Result<String>>,
+    /// Whether choices are put as conversations too, and not only what is answered by writing.
+    pub chat_choices: bool,
+}
+
+/// A suite as requests, by task, document and window in that order; of a question, document is its sample and
+/// window its option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// Every window of every document.
+    /// Every window of every document, and every option of every question.
     pub requests: Vec<Request>,
+    /// Every question that is answered by writing.
+    pub prompts: Vec<WritingPrompt>,
     /// What was kept and what was not, one per task, in the suite's order.
     pub tasks: Vec<RenderedTask>,
 }
 
 /// Counts over *all* documents of a task, dropped ones included:
-/// `tokens = scored_tokens + unscored_tokens + dropped_tokens`.
+/// `tokens = scored_tokens + unscored_tokens + dropped_tokens`. For questions, documents are samples, and tokens are
+/// those of all options, their contexts included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderedTask {
     /// The task's name.
@@ -60,6 +110,12 @@ pub struct RenderedTask {
     pub documents: usize,
     /// Of these, too short for the protocol: none of their tokens is scored.
     pub documents_dropped: usize,
+    /// Samples of which something was cut off on the left, as the model reads no more at once.
+    pub samples_cut: usize,
+    /// Options or texts without a token to score.
+    pub samples_not_asked: usize,
+    /// Tokens of answers that were cut off, as the answer alone is longer than what the model reads at once.
+    pub answer_tokens_cut: usize,
     /// Tokens of the texts, BOS and prefix not counted.
     pub tokens: usize,
     /// Tokens that are a target, each in one window only.
@@ -78,12 +134,16 @@ pub struct RenderedTask {
 }
 
 impl Rendered {
-    /// Keeps the first `windows` windows of each task; the targets of the others count as dropped.
-    pub fn keep_windows(&mut self, windows: usize) {
+    /// Keeps the first `windows` windows of each text task of `suite`; the targets of the others count as dropped.
+    pub fn keep_windows(&mut self, suite: &Suite, windows: usize) {
+        let is_text = |task: usize| suite.tasks.get(task).is_some_and(|task| task.questions().is_none());
         let mut kept = vec![0; self.tasks.len()];
         let tasks = &mut self.tasks;
         self.requests.retain(|request| {
             let task = request.task as usize;
+            if !is_text(task) {
+                return true;
+            }
             kept[task] += 1;
             let keep = kept[task] <= windows;
             if !keep {
@@ -96,38 +156,42 @@ impl Rendered {
     }
 }
 
-/// Tokenizes every document of `suite` and cuts it by `protocol`; documents are never joined.
-///
-/// `bos` and `prefix` are those of [`cut`]. A document that is too short for the protocol is dropped and
+/// Tokenizes every document of `suite` and cuts it by `protocol`; documents are never joined. Questions become their
+/// options, or prompts. A document that is too short for the protocol is dropped and
 /// counted, as long as its task has others.
 ///
 /// # Errors
 /// A task of which nothing can be scored, naming its first document and what to do; a prefix token that is
 /// asked for and missing; offsets that do not fit the text; whatever `tokenize` fails with.
-pub fn render(
-    suite: &Suite,
-    protocol: &Protocol,
-    bos: Option<u32>,
-    prefix: Option<u32>,
-    tokenize: &dyn Fn(&str) -> Result<TokenizedText>,
-) -> Result<Rendered> {
-    let mut rendered = Rendered { requests: Vec::new(), tasks: Vec::with_capacity(suite.tasks.len()) };
+pub fn render(suite: &Suite, protocol: &Protocol, reader: &Reader) -> Result<Rendered> {
+    let tasks = Vec::with_capacity(suite.tasks.len());
+    let mut rendered = Rendered { requests: Vec::new(), prompts: Vec::new(), tasks };
     for (task_index, task) in suite.tasks.iter().enumerate() {
+        let documents = match &task.content {
+            Content::Text(documents) => documents,
+            Content::Questions(questions) => {
+                let asked = ask::ask(index(task_index)?, task, questions, reader)?;
+                rendered.requests.extend(asked.requests);
+                rendered.prompts.extend(asked.prompts);
+                rendered.tasks.push(asked.counts);
+                continue;
+            }
+        };
         let mut counts = RenderedTask {
             name: task.name.clone(),
             language: task.language.clone(),
             ..RenderedTask::default()
         };
         let mut shortage = None;
-        for (document_index, document) in task.documents.iter().enumerate() {
-            let text = tokenize(&document.text)?;
+        for (document_index, document) in documents.iter().enumerate() {
+            let text = (reader.tokenize)(&document.text)?;
             let bytes = bytes_of_tokens(&text, document.text.len())
                 .map_err(|problem| explain_offsets(task, document, &problem))?;
             counts.documents += 1;
             counts.tokens += text.ids.len();
             counts.text_bytes += document.text.len();
             counts.words += words(&document.text);
-            let cut = match cut(protocol, &text.ids, bos, prefix) {
+            let cut = match cut(protocol, &text.ids, reader.bos, reader.prefix) {
                 Ok(cut) => cut,
                 Err(short @ Shortage::Tokens { .. }) => {
                     shortage.get_or_insert((document, short));
@@ -205,7 +269,7 @@ fn words(text: &str) -> usize {
     1 + text.chars().filter(|&c| !std::mem::replace(&mut previous, is_space(c)) && is_space(c)).count()
 }
 
-fn index(index: usize) -> Result<u32> {
+pub(super) fn index(index: usize) -> Result<u32> {
     u32::try_from(index)
         .map_err(|_| Error::argument("more than 4 294 967 295 tasks, documents or windows", "use less text"))
 }
@@ -222,7 +286,7 @@ fn explain_shortage(task: &Task, document: &Document, protocol: &Protocol, short
     let place = format!("task `{}`, document `{}`", task.name, document.id);
     match shortage {
         Shortage::Tokens { available, needed } => {
-            let others = match task.documents.len() - 1 {
+            let others = match task.documents().len() - 1 {
                 0 => String::new(),
                 n => format!(" (as are the {n} other documents; documents are never joined)"),
             };

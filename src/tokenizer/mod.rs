@@ -4,9 +4,10 @@
 //! Whether a sequence starts with BOS is a fact of the model, not of the text:
 //! it is kept apart from encoding, because protocols place BOS differently.
 
+pub mod chat;
 pub mod gguf;
 
-use std::path::Path;
+use std::{path::Path, sync::OnceLock};
 
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -29,6 +30,8 @@ pub struct Encoded {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same, made when it is first asked for: a special token's name in a text is that token.
+    reading_special_tokens: OnceLock<Box<tokenizers::Tokenizer>>,
     /// Where it came from, in words, for the report.
     pub source: String,
     /// Beginning of sequence, where the vocabulary has one.
@@ -71,6 +74,7 @@ impl Tokenizer {
             let built = gguf::build(&checkpoint.path, &vocabulary)?;
             return Ok(Some(Self {
                 inner: built.tokenizer,
+                reading_special_tokens: OnceLock::new(),
                 source: format!(
                     "GGUF vocabulary ({}{})",
                     vocabulary.model,
@@ -113,6 +117,7 @@ impl Tokenizer {
         Ok(Self {
             adds_bos: stated.unwrap_or(template_adds_bos) && bos_token_id.is_some(),
             inner,
+            reading_special_tokens: OnceLock::new(),
             source: "tokenizer.json".to_owned(),
             bos_token_id,
             eos_token_id,
@@ -133,6 +138,31 @@ impl Tokenizer {
             )
         })?;
         Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+    }
+
+    /// Encodes a question, or what a chat template wrote, without BOS: a special token's name is that token, as
+    /// transformers reads it.
+    ///
+    /// # Errors
+    /// A text that the vocabulary cannot express.
+    pub fn encode_question(&self, text: &str) -> Result<Vec<u32>> {
+        let reading = self.reading_special_tokens.get_or_init(|| {
+            let mut reading = self.inner.clone();
+            reading.set_encode_special_tokens(false);
+            Box::new(reading)
+        });
+        let encoding = reading.encode(text, false).map_err(|reason| {
+            Error::argument(
+                format!("the question cannot be tokenized by the {}: {reason}", self.source),
+                "check that the tokenizer belongs to the model",
+            )
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// What a model wrote, special tokens left out; what cannot be decoded is shown as ids.
+    pub fn decode_answer(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, true).unwrap_or_else(|_| format!("{ids:?}"))
     }
 
     /// Decodes, special tokens included; what cannot be decoded is shown as ids.

@@ -62,6 +62,8 @@ fn nll_of_a_thousand_stories_equals_the_c_implementation() {
         probe_tokens: Some(0),
         probe_linears: false,
         compare_weights: false,
+        probe_requests: usize::MAX,
+        share_prefixes: true,
         seed: 0,
         scratch_folder: std::env::temp_dir(),
     };

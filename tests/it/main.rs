@@ -15,6 +15,7 @@ mod tokenizer_gguf;
 
 // The decoder against other implementations.
 mod cousins;
+mod generation;
 mod oracles;
 mod packed;
 mod packed_weights;
@@ -26,6 +27,15 @@ mod anchors;
 mod llamacpp_figures;
 mod logits_file;
 mod weights_only;
+
+// Questions: benchmarks, task files, what lm-evaluation-harness answers, chat templates, the Hub.
+mod benchmarks;
+mod chat_templates;
+mod hub;
+mod lm_eval_parity;
+mod lm_eval_samples;
+mod lm_eval_tasks;
+mod questions;
 
 // The program as a person meets it.
 mod command_line;

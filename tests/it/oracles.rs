@@ -95,6 +95,8 @@ fn run(base: &Decoder, quant: &Decoder, requests: &[Request], probe_linears: boo
         probe_tokens: None,
         probe_linears,
         compare_weights: false,
+        probe_requests: usize::MAX,
+        share_prefixes: true,
         seed: 0,
         scratch_folder: std::env::temp_dir(),
     };

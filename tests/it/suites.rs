@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use qeval::error::Error;
-use qeval::suite::{self, Protocol, Suite, TokenizedText, render};
+use qeval::suite::question::{Answer, Sample};
+use qeval::suite::{self, Content, Protocol, Reader, Rendered, Suite, TokenizedText};
 
 use crate::support;
 
@@ -20,6 +21,26 @@ fn words(text: &str) -> usize {
 fn bytes(text: &str) -> qeval::error::Result<TokenizedText> {
     let ids = text.bytes().map(u32::from).collect();
     Ok(TokenizedText { ids, offsets: (0..text.len()).map(|i| (i, i + 1)).collect() })
+}
+
+/// A suite cut by that tokenizer.
+fn render(
+    suite: &Suite,
+    protocol: &Protocol,
+    bos: Option<u32>,
+    prefix: Option<u32>,
+) -> qeval::error::Result<Rendered> {
+    let tokenize_question = |text: &str| bytes(text).map(|text| text.ids);
+    let reader = Reader {
+        bos,
+        prefix,
+        max_length: 1024,
+        tokenize: &bytes,
+        tokenize_question: &tokenize_question,
+        chat: None,
+        chat_choices: false,
+    };
+    suite::render(suite, protocol, &reader)
 }
 
 #[test]
@@ -48,8 +69,8 @@ fn the_perplexity_suite_is_what_its_card_says() {
     let mut texts = BTreeSet::new();
     for task in &suite.tasks {
         // Below ten documents no interval could be given.
-        assert!(task.documents.len() >= 10, "{}", task.name);
-        for document in &task.documents {
+        assert!(task.documents().len() >= 10, "{}", task.name);
+        for document in task.documents() {
             assert!(ids.insert(&document.id), "the id {} is given twice", document.id);
             assert!(texts.insert(&document.text), "{} is a copy", document.id);
             assert!(
@@ -60,11 +81,11 @@ fn the_perplexity_suite_is_what_its_card_says() {
             );
             assert!(document.text.ends_with('\n') && !document.text.contains('\t'), "{}", document.id);
         }
-        let total = |count: fn(&str) -> usize| task.documents.iter().map(|d| count(&d.text)).sum::<usize>();
+        let total = |count: fn(&str) -> usize| task.documents().iter().map(|d| count(&d.text)).sum::<usize>();
         let row = format!(
             "| `{}` | {} | {} | {} |",
             task.name,
-            task.documents.len(),
+            task.documents().len(),
             total(words),
             total(str::len)
         );
@@ -78,23 +99,59 @@ fn the_perplexity_suite_is_what_its_card_says() {
 fn the_multilingual_suite_is_parallel_and_what_its_card_says() {
     let suite = suite::embedded("multilingual").expect("embedded").expect("loads");
     let card = std::fs::read_to_string(folder("multilingual").join("README.md")).expect("the card");
-    assert_eq!(suite.tasks.len(), 24);
-    let ids: Vec<&str> = suite.tasks[0].documents.iter().map(|d| d.id.as_str()).collect();
+    assert_eq!(suite.tasks.len(), 48);
+    let (texts_of, choices): (Vec<_>, Vec<_>) =
+        suite.tasks.iter().partition(|task| task.questions().is_none());
+    parallel_choices(&choices, &texts_of.iter().map(|task| task.language.as_str()).collect::<Vec<_>>());
+    let ids: Vec<&str> = suite.tasks[0].documents().iter().map(|d| d.id.as_str()).collect();
     assert!(ids.len() >= 10, "below ten documents no interval could be given");
     let mut texts = BTreeSet::new();
-    for task in &suite.tasks {
+    for task in texts_of {
         assert_eq!(task.name, task.language);
-        let own: Vec<&str> = task.documents.iter().map(|d| d.id.as_str()).collect();
+        let own: Vec<&str> = task.documents().iter().map(|d| d.id.as_str()).collect();
         assert_eq!(own, ids, "{}: the same items in the same order", task.name);
-        let total = |count: fn(&str) -> usize| task.documents.iter().map(|d| count(&d.text)).sum::<usize>();
-        let figures = (task.documents.len(), total(|text| text.chars().count()), total(str::len));
+        let total = |count: fn(&str) -> usize| task.documents().iter().map(|d| count(&d.text)).sum::<usize>();
+        let figures = (task.documents().len(), total(|text| text.chars().count()), total(str::len));
         let row = format!("| {} | {} | {} |", figures.0, figures.1, figures.2);
         let line = card.lines().find(|line| line.starts_with(&format!("| `{}` |", task.name)));
         assert!(line.is_some_and(|line| line.ends_with(&row)), "{}: the card should say {row}", task.name);
-        for document in &task.documents {
+        for document in task.documents() {
             assert!(texts.insert(&document.text), "{} {} is a copy", task.name, document.id);
             assert!(document.text.ends_with('\n') && !document.text.contains('\t'), "{}", document.id);
         }
+    }
+}
+
+/// The same items in every language: ids, what is right, two different options each; no text twice.
+fn parallel_choices(tasks: &[&suite::Task], languages: &[&str]) {
+    assert_eq!(tasks.iter().map(|task| task.language.as_str()).collect::<Vec<_>>(), languages);
+    let of = |task: &suite::Task| -> Vec<(String, Vec<usize>, String, String)> {
+        let questions = task.questions().unwrap();
+        let item = |sample: &Sample| {
+            let Answer::Choice { options, gold } = &sample.answer else { panic!("{}", sample.id) };
+            assert_eq!(options.len(), 2, "{} {}", task.name, sample.id);
+            let both = format!("{}|{}|{}", sample.question, options[0].continuation, options[1].continuation);
+            (sample.id.clone(), gold.clone(), sample.record["kind"].as_str().unwrap().to_owned(), both)
+        };
+        questions.samples.iter().map(item).collect()
+    };
+    let english = of(tasks[0]);
+    assert_eq!(english.len(), 30);
+    // Neither place is right more often.
+    assert_eq!(english.iter().filter(|(_, gold, ..)| gold == &[0]).count(), 15);
+    for kind in ["cause", "effect", "completion"] {
+        assert_eq!(english.iter().filter(|item| item.2 == kind).count(), 10);
+    }
+    let mut texts = BTreeSet::new();
+    for task in tasks {
+        assert_eq!(task.name, format!("{}-choices", task.language));
+        for (own, english) in of(task).iter().zip(&english) {
+            assert_eq!((&own.0, &own.1, &own.2), (&english.0, &english.1, &english.2), "{}", task.name);
+            assert!(texts.insert(own.3.clone()), "{} {} is a copy", task.name, own.0);
+        }
+        let questions = task.questions().unwrap();
+        let unspaced = ["th", "zh", "ja"].contains(&task.language.as_str());
+        assert_eq!(questions.target_delimiter, if unspaced { "" } else { " " }, "{}", task.name);
     }
 }
 
@@ -103,11 +160,11 @@ fn the_perplexity_suite_renders_under_every_protocol() {
     let suite = suite::embedded("perplexity").expect("embedded").expect("loads");
     for name in Protocol::NAMES {
         let protocol = Protocol::parse(name, Some(64), None).expect("a protocol");
-        let rendered = render(&suite, &protocol, Some(256), Some(256), &bytes).expect("renders");
+        let rendered = render(&suite, &protocol, Some(256), Some(256)).expect("renders");
         assert_eq!(rendered.tasks.len(), suite.tasks.len());
         for (index, task) in rendered.tasks.iter().enumerate() {
             let requests = || rendered.requests.iter().filter(|r| r.task as usize == index);
-            assert_eq!(task.documents, suite.tasks[index].documents.len());
+            assert_eq!(task.documents, suite.tasks[index].documents().len());
             assert_eq!(task.documents_dropped, 0);
             assert_eq!(task.tokens, task.text_bytes, "one token per byte");
             assert_eq!(task.tokens, task.scored_tokens + task.unscored_tokens + task.dropped_tokens);
@@ -124,7 +181,7 @@ fn the_perplexity_suite_renders_under_every_protocol() {
             );
             for request in requests() {
                 assert!(request.tokens.len() <= protocol.longest_input() + 1);
-                let text = &suite.tasks[index].documents[request.document as usize].text;
+                let text = &suite.tasks[index].documents()[request.document as usize].text;
                 let target: Vec<u8> =
                     request.tokens[request.scored.clone()].iter().map(|&t| t as u8).collect();
                 assert!(text.as_bytes().windows(target.len()).any(|w| w == target), "targets are text");
@@ -146,14 +203,14 @@ fn words_and_bytes_are_those_of_lm_eval() {
     let golden = std::fs::read_to_string(golden).expect("the golden");
     let golden: Vec<serde_json::Value> =
         golden.lines().map(|line| serde_json::from_str(line).expect("a sample")).collect();
-    let documents = &whole.tasks[0].documents;
+    let documents = whole.tasks[0].documents();
     assert!(golden.len() == documents.len() && golden.len() == 12);
     for sample in &golden {
         let mut one = whole.clone();
         let index = sample["doc_id"].as_u64().expect("an index") as usize;
-        one.tasks[0].documents = vec![documents[index].clone()];
+        one.tasks[0].content = Content::Text(vec![documents[index].clone()]);
         let protocol = Protocol::parse("lm-eval", None, None).expect("a protocol");
-        let task = render(&one, &protocol, None, Some(0), &bytes).expect("renders").tasks.remove(0);
+        let task = render(&one, &protocol, None, Some(0)).expect("renders").tasks.remove(0);
         assert_eq!(sample["word_perplexity"][1], task.words);
         assert_eq!(sample["byte_perplexity"][1], task.scored_bytes);
     }
@@ -229,7 +286,7 @@ fn a_text_too_short_for_the_protocol_says_what_to_do() {
     std::fs::write(&path, "only a few words").expect("written");
     let suite: Suite = suite::from_text(&path).expect("a text");
     let protocol = Protocol::parse("llama.cpp", None, None).expect("a protocol");
-    let error = render(&suite, &protocol, Some(256), None, &bytes).expect_err("too short");
+    let error = render(&suite, &protocol, Some(256), None).expect_err("too short");
     assert_eq!(error.to_string(), "task `note`, document `note`: 17 tokens are less than two windows, 1024");
     assert_eq!(error.help(), Some("use `--protocol strided`, or a `--window` of at most 8"));
     std::fs::write(&path, " \n").expect("written");

@@ -1,4 +1,4 @@
-//! The four charts of a comparison, as SVG and PNG. With `render`, the only place that knows plotters.
+//! The charts of a comparison, as SVG and PNG. With `render`, the only place that knows plotters.
 //!
 //! Every chart is a function from a [`Comparison`] and a width to a `Picture` (plain marks), drawn
 //! wide for a screen and narrow for a phone. A figure that is missing or not a number is left out and
@@ -6,6 +6,8 @@
 //! of its own. Colours: Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color).
 
 mod axis;
+mod differences;
+mod difficulty;
 mod kl_distribution;
 mod layer_profile;
 mod picture;
@@ -19,6 +21,7 @@ use crate::comparison::{Comparison, QuantComparison};
 use crate::error::Result;
 
 use super::format::{listed, shortened, visible};
+use differences::By;
 use picture::{Align, Ink, Picture, Shape};
 
 /// Colours of the series, red, green and blue; a seventh cousin starts over with another shape.
@@ -40,6 +43,12 @@ pub enum Chart {
     TaskDegradation,
     /// Mean KL divergence against size.
     SizeQuality,
+    /// Difference of accuracy per task.
+    Questions,
+    /// Difference of accuracy per language.
+    Languages,
+    /// Accuracy against difficulty.
+    Difficulty,
 }
 
 /// How much room a chart has.
@@ -62,8 +71,27 @@ impl Room {
 
 impl Chart {
     /// All charts, in the order in which a report shows them.
-    pub const ALL: [Chart; 4] =
-        [Chart::SizeQuality, Chart::KlDistribution, Chart::TaskDegradation, Chart::LayerProfile];
+    pub const ALL: [Chart; 7] = [
+        Chart::SizeQuality,
+        Chart::TaskDegradation,
+        Chart::Questions,
+        Chart::Languages,
+        Chart::Difficulty,
+        Chart::KlDistribution,
+        Chart::LayerProfile,
+    ];
+
+    /// Whether a report on `comparison` has this chart: nothing is drawn of what was not asked for.
+    pub fn is_drawn(self, comparison: &Comparison) -> bool {
+        match self {
+            Chart::KlDistribution | Chart::LayerProfile | Chart::TaskDegradation | Chart::SizeQuality => {
+                !comparison.quants.is_empty()
+            }
+            Chart::Questions => differences::has_rows(comparison, By::Task),
+            Chart::Languages => differences::has_rows(comparison, By::Language),
+            Chart::Difficulty => difficulty::has_levels(comparison),
+        }
+    }
 
     /// Name of the file without extension.
     pub fn file_stem(self) -> &'static str {
@@ -72,6 +100,9 @@ impl Chart {
             Chart::LayerProfile => "layer_profile",
             Chart::TaskDegradation => "task_degradation",
             Chart::SizeQuality => "size_quality",
+            Chart::Questions => "questions",
+            Chart::Languages => "languages",
+            Chart::Difficulty => "difficulty",
         }
     }
 
@@ -82,6 +113,9 @@ impl Chart {
             Chart::LayerProfile => "Error layer by layer",
             Chart::TaskDegradation => "Change of perplexity by task",
             Chart::SizeQuality => "Size against quality",
+            Chart::Questions => "Change of accuracy by task",
+            Chart::Languages => "Change of accuracy by language",
+            Chart::Difficulty => "Accuracy against difficulty",
         }
     }
 
@@ -92,6 +126,9 @@ impl Chart {
             Chart::LayerProfile => layer_profile::caption(comparison),
             Chart::TaskDegradation => task_degradation::caption(comparison),
             Chart::SizeQuality => size_quality::caption(comparison),
+            Chart::Questions => differences::caption(By::Task),
+            Chart::Languages => differences::caption(By::Language),
+            Chart::Difficulty => difficulty::caption(comparison),
         }
     }
 
@@ -113,14 +150,17 @@ impl Chart {
     }
 
     fn picture(self, comparison: &Comparison, room: Room, titled: bool) -> Picture {
-        let draw = match self {
-            Chart::KlDistribution => kl_distribution::draw,
-            Chart::LayerProfile => layer_profile::draw,
-            Chart::TaskDegradation => task_degradation::draw,
-            Chart::SizeQuality => size_quality::draw,
-        };
         let title = titled.then(|| (self.title(), subtitle(comparison)));
-        draw(comparison, room.width(), title)
+        let width = room.width();
+        match self {
+            Chart::KlDistribution => kl_distribution::draw(comparison, width, title),
+            Chart::LayerProfile => layer_profile::draw(comparison, width, title),
+            Chart::TaskDegradation => task_degradation::draw(comparison, width, title),
+            Chart::SizeQuality => size_quality::draw(comparison, width, title),
+            Chart::Questions => differences::draw(comparison, width, title, By::Task),
+            Chart::Languages => differences::draw(comparison, width, title, By::Language),
+            Chart::Difficulty => difficulty::draw(comparison, width, title),
+        }
     }
 }
 
@@ -244,7 +284,34 @@ mod tests {
             ("no interval", without_intervals),
             ("slightly negative", below_zero),
             ("the same twice", fixture::of(vec![cousin("a", SOME), cousin("b", SOME)])),
+            ("answers", fixture::with_questions()),
+            ("answers of one model", fixture::alone()),
+            ("many tasks and cousins", many_tasks(long)),
         ]
+    }
+
+    /// Answers of nine cousins to forty tasks with twelve levels each.
+    fn many_tasks(long: &str) -> Comparison {
+        let mut comparison = fixture::with_questions();
+        let questions = comparison.quants[1].questions.as_mut().unwrap();
+        let graded = questions.tasks.iter().find(|task| !task.levels.is_empty()).unwrap().clone();
+        for i in 0..40 {
+            let mut task = graded.clone();
+            task.key.task = format!("{long}/{i}");
+            let first = task.levels[0].clone();
+            task.levels.extend((6..14).map(|value| {
+                let mut level = first.clone();
+                (level.value, level.scores.quant.value) = (value * 1000, f64::NAN);
+                level
+            }));
+            questions.tasks.push(task);
+            let mut language = questions.languages[0].clone();
+            language.language = format!("x-{i}");
+            questions.languages.push(language);
+        }
+        let cousin = comparison.quants[1].clone();
+        comparison.quants.extend(std::iter::repeat_n(cousin, 7));
+        comparison
     }
 
     /// Every coordinate of a mark, texts with their estimated width.
@@ -340,6 +407,58 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_lies_left_of_the_line_and_the_largest_on_top() {
+        let comparison = fixture::with_questions();
+        for chart in [Chart::Questions, Chart::Languages] {
+            let picture = chart.picture(&comparison, Room::Wide, false);
+            let texts = texts(&picture);
+            let place = |name: &str| texts.find(name).unwrap_or_else(|| panic!("{chart:?}: {name}: {texts}"));
+            match chart {
+                Chart::Questions => {
+                    assert!(place("reasoning/sums") < place("passages/en"));
+                    assert!(place("passages/en") < place("reasoning/riddles (guessing)"));
+                }
+                _ => assert!(place("Thai (th)") < place("Russian (ru)")),
+            }
+            let dots = picture.marks.iter().filter_map(|mark| match mark {
+                Mark::Dot { at, ink, .. } => Some((*ink, *at)),
+                _ => None,
+            });
+            // The first dot of a series is in the legend.
+            let dots: Vec<_> = dots.collect();
+            let of = |i: usize| dots.iter().filter(|(ink, _)| *ink == Ink::Series(i)).nth(1).unwrap().1;
+            assert!(of(1).0 < of(0).0, "{chart:?}: Q2_K loses more than Q8_0 where most is lost");
+        }
+    }
+
+    #[test]
+    fn accuracy_falls_with_difficulty_and_the_first_shown_loss_is_marked() {
+        let comparison = fixture::with_questions();
+        let picture = Chart::Difficulty.picture(&comparison, Room::Wide, false);
+        let rings =
+            |i: usize| dots(&picture, Ink::Series(i)).into_iter().filter(|(_, hollow)| *hollow).count();
+        assert_eq!((rings(0), rings(1), rings(2)), (0, 1, 1), "Q8_0 falls off nowhere, the others once");
+        let line = |i: usize| -> Vec<(f64, f64)> {
+            let filled = dots(&picture, Ink::Series(i)).into_iter().filter(|(_, hollow)| !hollow);
+            filled.map(|(at, _)| at).collect()
+        };
+        assert_eq!(line(1).len(), 5, "one per level; the legend's sign is larger");
+        assert!(line(1)[4].1 > line(1)[0].1 && line(1)[4].1 > line(0)[4].1, "lower on the page is worse");
+        assert!(texts(&picture).contains("digits"));
+        let dashed = |p: &Picture| p.marks.iter().any(|m| matches!(m, Mark::Line { dashed: true, .. }));
+        assert!(!dashed(&picture), "there is nothing to guess among sums");
+        let mut guessed = comparison.clone();
+        for quant in &mut guessed.quants {
+            for level in quant.questions.as_mut().unwrap().tasks.iter_mut().flat_map(|t| &mut t.levels) {
+                level.scores.chance = Some(0.25);
+            }
+        }
+        assert!(dashed(&Chart::Difficulty.picture(&guessed, Room::Wide, false)));
+        let alone = Chart::Difficulty.picture(&fixture::alone(), Room::Narrow, false);
+        assert_eq!(dots(&alone, Ink::Foreground).len(), 5);
+    }
+
+    #[test]
     fn what_cannot_be_drawn_is_named() {
         let lost = Damage { kl: f64::NAN, ppl_ratio: f64::NAN, sqnr_db: Some(f64::NAN), ..SOME };
         let comparison = fixture::of(vec![fixture::quant("lost", lost), fixture::quant("fine", SOME)]);
@@ -364,6 +483,14 @@ mod tests {
         assert!(picture.height < 4000.0, "{}", picture.height);
         let texts = texts(&picture);
         assert!(texts.contains("grade-school-maths") && texts.contains("the 16 of 303 tasks"), "{texts}");
+    }
+
+    #[test]
+    fn tasks_without_perplexity_take_no_room() {
+        let comparison = fixture::with_questions();
+        let picture = Chart::TaskDegradation.picture(&comparison, Room::Wide, false);
+        let texts = texts(&picture);
+        assert!(texts.contains("russian-news") && !texts.contains("passages/"), "{texts}");
     }
 
     #[test]

@@ -54,8 +54,9 @@ pub(super) fn draw(comparison: &Comparison, width: f64, title: Title) -> Picture
     }
     let missing: Vec<String> = missing.iter().map(Series::label).collect();
     note_missing(&mut picture, &missing, "no finite figure");
-    if tasks.len() < comparison.tasks.len() {
-        let note = format!("the {} of {} tasks that changed most", tasks.len(), comparison.tasks.len());
+    let all = comparison.tasks.iter().filter(|task| has_figure(&drawn, task)).count();
+    if tasks.len() < all {
+        let note = format!("the {} of {all} tasks that changed most", tasks.len());
         note_at_bottom(&mut picture, &note);
     }
     picture
@@ -68,12 +69,18 @@ fn most_changed<'a>(comparison: &'a Comparison, drawn: &[Series<'_>]) -> Vec<&'a
         let ratios = drawn.iter().filter_map(|s| figure_of(s, task));
         ratios.map(|figure| figure.value.ln().abs()).fold(0.0, f64::max)
     };
+    let tasks = comparison.tasks.iter().filter(|task| has_figure(drawn, task));
     let mut order: Vec<(usize, f64, &TaskCard)> =
-        comparison.tasks.iter().enumerate().map(|(i, task)| (i, change(task), task)).collect();
+        tasks.enumerate().map(|(i, task)| (i, change(task), task)).collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     order.truncate(room);
     order.sort_by_key(|(i, ..)| *i);
     order.into_iter().map(|(.., task)| task).collect()
+}
+
+/// Questions have no perplexity, and no place here.
+fn has_figure(drawn: &[Series<'_>], task: &TaskCard) -> bool {
+    drawn.iter().any(|s| figure_of(s, task).is_some())
 }
 
 fn figure_of(series: &Series<'_>, task: &TaskCard) -> Option<Figure> {

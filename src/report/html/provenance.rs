@@ -1,7 +1,7 @@
 //! The last section: who measured what, how, with which files. Enough to do it again.
 
 use super::table::{Cell, Table, details};
-use super::{Section, escaped, indexed, model_name};
+use super::{Section, escaped, foreign, indexed, model_name, signed_name};
 use crate::comparison::{Comparison, ModelCard};
 use crate::report::format::{bytes, count, number};
 
@@ -17,6 +17,7 @@ fn measurement(comparison: &Comparison) -> String {
     let terms = [
         ("Command", format!("<code>{}</code>", escaped(&command.join(" ")))),
         ("Protocol", escaped(&comparison.protocol.description)),
+        ("Asked", comparison.asking.as_deref().map_or_else(String::new, escaped)),
         ("Computed", escaped(&p.compute)),
         ("Where", format!("{}, {}, {} threads", escaped(&p.platform), escaped(&p.device), p.threads)),
         ("When", escaped(&p.created_utc)),
@@ -26,8 +27,11 @@ fn measurement(comparison: &Comparison) -> String {
         ("Tokens held at once", count(p.chunk_tokens as u64)),
         ("Versions", format!("qeval {}, candle {}", escaped(&p.qeval_version), escaped(&p.candle_version))),
     ];
-    let items: String =
-        terms.iter().map(|(term, html)| format!("<dt>{term}</dt><dd>{html}</dd>\n")).collect();
+    let items: String = terms
+        .iter()
+        .filter(|(_, html)| !html.is_empty())
+        .map(|(term, html)| format!("<dt>{term}</dt><dd>{html}</dd>\n"))
+        .collect();
     format!("<dl>{items}</dl>")
 }
 
@@ -52,7 +56,9 @@ fn cards(comparison: &Comparison) -> impl Iterator<Item = (String, &ModelCard)> 
     let base =
         (format!("{} <span class=\"soft\">(base)</span>", escaped(&comparison.base.label)), &comparison.base);
     let quants = indexed(comparison).filter(|(index, _)| index.is_some());
-    std::iter::once(base).chain(quants.map(|(index, q)| (model_name(q, index), &q.model)))
+    let quants = quants.map(|(index, q)| (model_name(q, index), &q.model));
+    let foreign = foreign(comparison).map(|(index, f)| (signed_name(&f.model.label, Some(index)), &f.model));
+    std::iter::once(base).chain(quants).chain(foreign)
 }
 
 fn files(comparison: &Comparison) -> String {
@@ -112,11 +118,16 @@ fn models(comparison: &Comparison) -> String {
 }
 
 fn suites(comparison: &Comparison) -> String {
-    let mut table =
-        Table::new("Tasks", &[("task", ""), ("version", "of the suite"), ("SHA-256", "of the suite")]);
+    let mut table = Table::new(
+        "Tasks",
+        &[("task", ""), ("kind", ""), ("version", "of the suite"), ("SHA-256", "of the suite")],
+    );
     for task in &comparison.tasks {
         let version = Cell::labelled(f64::from(task.suite_version), task.suite_version.to_string());
-        table.row(escaped(&task.name), vec![version, Cell::text(task.suite_sha256.as_str())]);
+        table.row(
+            escaped(&task.name),
+            vec![Cell::text(task.kind.as_str()), version, Cell::text(task.suite_sha256.as_str())],
+        );
     }
     if table.is_empty() { String::new() } else { details("Suites in detail", &table.html(), false) }
 }

@@ -11,26 +11,40 @@ use crate::report::format::{Figure, bytes, count, counted, number, plain};
 /// Worst tokens shown per cousin; the saved comparison may hold more.
 const WORST: usize = 20;
 
-/// All sections but layers, worst tokens and provenance, in order.
+/// What comes first: size against quality, the summary, texts by task.
 pub(super) fn all(comparison: &Comparison) -> Result<Vec<Section>> {
     Ok(vec![
         Section {
             id: "size",
             title: Chart::SizeQuality.title(),
-            html: figure(Chart::SizeQuality, comparison)?,
+            html: drawn(Chart::SizeQuality, comparison)?,
         },
         Section { id: "summary", title: "All cousins", html: summary(comparison) },
         Section { id: "tasks", title: "Task by task", html: tasks(comparison)? },
+    ])
+}
+
+/// What comes after the answers: the distribution over tokens, and breakdowns of it.
+pub(super) fn by_token(comparison: &Comparison) -> Result<Vec<Section>> {
+    Ok(vec![
         Section {
             id: "distribution",
             title: "Token by token",
-            html: figure(Chart::KlDistribution, comparison)?,
+            html: drawn(Chart::KlDistribution, comparison)?,
         },
         Section { id: "confidence", title: "By confidence and by context", html: breakdowns(comparison) },
     ])
 }
 
+/// A chart, where there is anything to draw.
+pub(super) fn drawn(chart: Chart, comparison: &Comparison) -> Result<String> {
+    if chart.is_drawn(comparison) { figure(chart, comparison) } else { Ok(String::new()) }
+}
+
 fn summary(comparison: &Comparison) -> String {
+    if comparison.quants.is_empty() {
+        return String::new();
+    }
     let mut table = Table::new(
         "Each cousin over all scored tokens; intervals below the figures",
         &[
@@ -112,8 +126,12 @@ fn summary_cells(quant: &QuantComparison, is_cousin: bool) -> Vec<Cell> {
 }
 
 fn tasks(comparison: &Comparison) -> Result<String> {
-    if comparison.tasks.is_empty() || comparison.quants.is_empty() {
+    if comparison.tasks.is_empty() {
         return Ok(String::new());
+    }
+    let amounts = how_much(comparison);
+    if comparison.quants.is_empty() {
+        return Ok(base_text(comparison) + &amounts);
     }
     let lines: Vec<Line<'_>> = comparison
         .tasks
@@ -124,18 +142,40 @@ fn tasks(comparison: &Comparison) -> Result<String> {
                 .map(|(_, q)| q.tasks.iter().find(|t| t.task == card.name)?.metrics.as_ref())
                 .collect(),
         })
+        // Written answers are scored elsewhere.
+        .filter(|line| line.metrics.iter().any(Option::is_some))
         .collect();
+    if lines.is_empty() {
+        return Ok(amounts);
+    }
+    let chart = drawn(Chart::TaskDegradation, comparison)?;
+    let matrix = matrix(comparison, "Mean KL divergence by task, nats", "task", &lines);
+    let all = details(
+        "All figures of every task",
+        &full_table(comparison, "Every task and cousin", "task", &lines),
+        false,
+    );
+    Ok(chart + &matrix + &all + &amounts)
+}
+
+/// What was scored and asked, and what was not.
+fn how_much(comparison: &Comparison) -> String {
     let mut texts = Table::new(
         "What was scored",
         &[
             ("task", ""),
+            ("kind", ""),
             ("language", ""),
-            ("documents", ""),
+            ("documents", "or samples"),
             ("too short", "documents"),
+            ("cut on the left", "samples"),
+            ("not asked", "options"),
             ("tokens", ""),
             ("scored", "tokens"),
             ("without context", "tokens"),
             ("cut off", "tokens"),
+            ("cut off", "tokens of answers"),
+            ("left out", "records"),
         ],
     );
     for card in &comparison.tasks {
@@ -144,21 +184,57 @@ fn tasks(comparison: &Comparison) -> Result<String> {
         let counts = [
             card.documents,
             card.documents_dropped,
+            card.samples_cut,
+            card.samples_not_asked,
             card.tokens,
             card.scored_tokens,
             card.unscored_tokens,
             card.dropped_tokens,
+            card.answer_tokens_cut,
         ];
-        texts.row(escaped(&card.name), std::iter::once(language).chain(counts.map(amount)).collect());
+        let mut cells = vec![Cell::text(card.kind.as_str()), language];
+        cells.extend(counts.map(amount));
+        cells.push(match card.left_out.as_slice() {
+            [] => Cell::missing(),
+            reasons => Cell::text(reasons.join("; ")),
+        });
+        texts.row(escaped(&card.name), cells);
     }
-    let chart = figure(Chart::TaskDegradation, comparison)?;
-    let matrix = matrix(comparison, "Mean KL divergence by task, nats", "task", &lines);
-    let all = details(
-        "All figures of every task",
-        &full_table(comparison, "Every task and cousin", "task", &lines),
-        false,
+    details("How much was scored and asked", &texts.html(), false)
+}
+
+/// Base's own figures, where no quant stands beside it.
+fn base_text(comparison: &Comparison) -> String {
+    let mut table = Table::new(
+        "Texts under this model alone",
+        &[
+            ("task", ""),
+            ("tokens", "scored"),
+            ("perplexity", ""),
+            ("bits per byte", ""),
+            ("nll", "nats"),
+            ("entropy", "nats"),
+        ],
     );
-    Ok(chart + &matrix + &all + &details("How much text was scored", &texts.html(), false))
+    for side in &comparison.base_text {
+        let tokens = Cell::labelled(side.scored_tokens as f64, count(side.scored_tokens as u64));
+        let tokens = match side.non_finite_tokens {
+            0 => tokens,
+            n => tokens.noted(format!("{} not finite", count(n as u64))),
+        };
+        let cells = vec![
+            tokens,
+            Cell::figure(Figure::from(&side.perplexity)),
+            Cell::optional(side.bits_per_byte.as_ref().map(Figure::from)),
+            Cell::figure(Figure::from(&side.nll)),
+            Cell::figure(Figure::from(&side.entropy)),
+        ];
+        match &side.task {
+            None => table.aside("all texts".to_owned(), cells),
+            Some(task) => table.row(escaped(task), cells),
+        }
+    }
+    if table.is_empty() { String::new() } else { table.html() }
 }
 
 fn breakdowns(comparison: &Comparison) -> String {

@@ -37,9 +37,6 @@ fn quantiles_are_those_of_scipy() {
     ] {
         assert_close(normal_quantile(probability), expected, 1e-13);
     }
-    for (z, expected) in [(-3.5, 0.000_232_629_079_035_525_02), (0.1, 0.539_827_837_277_029)] {
-        assert_close(normal_cdf(z), expected, 1e-9);
-    }
 }
 
 /// Expected values: numpy 2.4 by the formula of the file's head, SciPy's t.

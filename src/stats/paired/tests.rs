@@ -75,11 +75,36 @@ fn mcnemar_counts_coin_tosses() {
     }
 }
 
+fn statistic(b: f64, c: f64, n: f64, delta: f64) -> f64 {
+    let (difference, deviation) = score(b, c, n, delta);
+    difference / deviation
+}
+
+/// However many items flip: the probability that p is 5 % or less while both directions are as likely.
+#[test]
+fn mcnemar_keeps_its_level() {
+    let mut largest = 0.0_f64;
+    for n in (0..60).chain((60..3000).step_by(7)) {
+        let alarms = (0..=n / 2).take_while(|&b| mcnemar(b, n - b) <= 0.05).last();
+        // Both tails, by symmetry: 2·P(X ≤ b).
+        let ln_half = f64::from(n as u32) * 0.5_f64.ln();
+        let mut ln_term = ln_half;
+        let mut alarm = 0.0;
+        for b in 0..=alarms.unwrap_or(0) {
+            alarm += if alarms.is_some() { 2.0 * ln_term.exp() } else { 0.0 };
+            ln_term += ((n - b) as f64 / (b + 1) as f64).ln();
+        }
+        assert!(alarm <= 0.05, "{n}: {alarm}");
+        largest = largest.max(alarm);
+    }
+    assert!(largest > 0.04);
+}
+
 /// Tango 1998, section 6.1: one of 44 pairs discordant; the statistic at −0.1 and the lower end at 90 %. The
 /// others were printed by R's `PropCIs::scoreci.mp` (Bentur et al. 2009: 7 and 1 of 21).
 #[test]
 fn tango_has_published_values() {
-    assert_eq!((score(1.0, 0.0, 44.0, -0.1) * 1e3).round(), 1709.0);
+    assert_eq!((statistic(1.0, 0.0, 44.0, -0.1) * 1e3).round(), 1709.0);
     assert_eq!((flips(1, 0, 44).tango(0.90).0 * 1e3).round(), -96.0);
     assert!(near(flips(7, 1, 21).tango(0.95), (-0.517, -0.026), 5e-4));
     assert!(near(flips(25, 28, 618).tango(0.90), (-0.0148, 0.0247), 5e-5));
@@ -167,7 +192,7 @@ proptest! {
     /// The test's score is McNemar's at 0, and falls all the way: so the bisection finds the only end.
     #[test]
     fn the_statistic_falls((b, c, n) in tables()) {
-        let at = |delta| score(b as f64, c as f64, n as f64, delta);
+        let at = |delta| statistic(b as f64, c as f64, n as f64, delta);
         if b + c > 0 {
             let expected = (c as f64 - b as f64) / ((b + c) as f64).sqrt();
             prop_assert!((at(0.0) - expected).abs() < 1e-12 * expected.abs().max(1.0));
@@ -220,86 +245,4 @@ fn tango_covers_as_it_says() {
         assert!((all - 1.0_f64).abs() < 1e-10);
         assert!((0.935..0.975).contains(&covered), "{b_share} {c_share}: {covered}");
     }
-}
-
-/// Items in clusters of `size`; of each the flip: −1, 0 or 1.
-fn outcomes(size: u32, changes: &[i8]) -> PairedOutcomes {
-    let mut outcomes = PairedOutcomes::default();
-    for (at, &change) in (0_u32..).zip(changes) {
-        outcomes.add(
-            at / size,
-            change < 0 || change == 0 && at % 3 > 0,
-            change >= 0 && (change > 0 || at % 3 > 0),
-            true,
-        );
-    }
-    outcomes
-}
-
-#[test]
-fn single_items_have_tangos_interval_and_mcnemars_test() {
-    let changes: Vec<i8> = (0..50).map(|i| if i < 5 { -1 } else { i8::from(i == 20) }).collect();
-    let paired = outcomes(1, &changes);
-    assert_eq!((paired.flips().right_to_wrong, paired.flips().wrong_to_right), (5, 1));
-    let difference = paired.difference(Resampling::default(), 0.95);
-    let (lower, upper) = paired.flips().tango(0.95);
-    assert_eq!((difference.lower, difference.upper), (Some(lower), Some(upper)));
-    assert_eq!((difference.value, difference.method), (-0.08, IntervalMethod::Tango));
-    assert_eq!((difference.clusters, difference.observations), (50, 50));
-    let clustered = super::super::estimate::clustered_t(&paired.sums, 0.95);
-    assert!((difference.standard_error.unwrap() / clustered.standard_error.unwrap() - 1.0).abs() < 1e-12);
-    let test = paired.test(Resampling::default()).unwrap();
-    assert!((test.p - 0.218_75).abs() < 1e-15 && test.method == TestMethod::Mcnemar);
-}
-
-#[test]
-fn clusters_have_the_bootstrap_and_the_sign_flip_test() {
-    let changes: Vec<i8> =
-        (0..300).map(|i| if i / 10 % 4 == 0 { -1 } else { i8::from(i % 17 == 0) }).collect();
-    let paired = outcomes(10, &changes);
-    let difference = paired.difference(Resampling::default(), 0.95);
-    let values: Vec<f64> = changes.iter().map(|&change| f64::from(change)).collect();
-    let of: Vec<u32> = (0..300).map(|i| i / 10).collect();
-    let sums = ClusterSums::of_mean(&of, &values);
-    assert_eq!(difference, Bootstrap::new(&sums, Resampling::default()).estimate(0.95));
-    assert_eq!(difference.method, IntervalMethod::Bca);
-    // Whole clusters fall: as single items they would seem far surer.
-    let (lower, upper) = paired.flips().tango(0.95);
-    assert!(difference.upper.unwrap() - difference.lower.unwrap() > 1.5 * (upper - lower));
-    let test = paired.test(Resampling::default()).unwrap();
-    assert_eq!(test.method, TestMethod::SignFlipSampled);
-    assert!(test.p > 10.0 * mcnemar(paired.flips().right_to_wrong, paired.flips().wrong_to_right));
-    assert_eq!(outcomes(50, &changes).test(Resampling::default()).unwrap().method, TestMethod::SignFlip);
-}
-
-#[test]
-fn certainty_is_never_claimed() {
-    // Nothing flipped, alone and in clusters: 1 − 0.025^{1/clusters}.
-    for (size, clusters) in [(1, 200.0), (10, 20.0)] {
-        let none = outcomes(size, &[0; 200]).difference(Resampling::default(), 0.95);
-        let bound = 1.0 - 0.025_f64.powf(1.0 / clusters);
-        assert!(near((none.lower.unwrap(), none.upper.unwrap()), (-bound, bound), 1e-14));
-        assert_eq!((none.value, none.standard_error, none.method), (0.0, None, IntervalMethod::Exact));
-    }
-    // In each cluster one item falls and one rises: the bootstrap would see nothing move.
-    let changes: Vec<i8> = (0..200).map(|i| [-1, 1, 0, 0][i % 4]).collect();
-    let cancelled = outcomes(4, &changes).difference(Resampling::default(), 0.95);
-    assert_eq!((cancelled.value, cancelled.method), (0.0, IntervalMethod::Tango));
-    let expected = tango(12.5, 12.5, 50.0, 0.95);
-    assert_eq!((cancelled.lower.unwrap(), cancelled.upper.unwrap()), expected);
-    assert!(expected.1 > 0.15);
-    // All fall.
-    let all = outcomes(1, &[-1; 50]).difference(Resampling::default(), 0.95);
-    assert_eq!((all.value, all.lower, all.standard_error), (-1.0, Some(-1.0), None));
-    assert!(all.upper.unwrap() > -0.99);
-}
-
-#[test]
-fn too_little_has_no_interval() {
-    let few = outcomes(20, &[-1; 180]).difference(Resampling::default(), 0.95);
-    assert_eq!((few.value, few.lower, few.method), (-1.0, None, IntervalMethod::TooFewClusters));
-    let none = PairedOutcomes::default();
-    assert_eq!(none.difference(Resampling::default(), 0.95).method, IntervalMethod::NotFinite);
-    assert!(none.difference(Resampling::default(), 0.95).value.is_nan());
-    assert_eq!(none.test(Resampling::default()), None);
 }

@@ -2,16 +2,15 @@
 
 use proptest::prelude::*;
 
-use super::super::TaskKind;
 use super::*;
 
 fn suite(tasks: &[&[&str]]) -> Suite {
     let document = |(i, text): (usize, &&str)| Document { id: format!("d{i}"), text: text.to_string() };
     let task = |(i, texts): (usize, &&[&str])| Task {
         name: format!("t{i}"),
-        kind: TaskKind::Text,
         language: "en".into(),
-        documents: texts.iter().enumerate().map(document).collect(),
+        group: None,
+        content: Content::Text(texts.iter().enumerate().map(document).collect()),
     };
     Suite {
         name: "s".into(),
@@ -22,6 +21,27 @@ fn suite(tasks: &[&[&str]]) -> Suite {
         tasks: tasks.iter().enumerate().map(task).collect(),
         sha256: String::new(),
     }
+}
+
+/// As a model's tokenizer would be described; conversations are not asked for.
+fn render(
+    suite: &Suite,
+    protocol: &Protocol,
+    bos: Option<u32>,
+    prefix: Option<u32>,
+    tokenize: &dyn Fn(&str) -> Result<TokenizedText>,
+) -> Result<Rendered> {
+    let tokenize_question = |text: &str| tokenize(text).map(|text| text.ids);
+    let reader = Reader {
+        bos,
+        prefix,
+        max_length: 1024,
+        tokenize,
+        tokenize_question: &tokenize_question,
+        chat: None,
+        chat_choices: false,
+    };
+    super::render(suite, protocol, &reader)
 }
 
 /// One token per ASCII character; two per other character, which share its range.
