@@ -25,7 +25,7 @@ use crate::{
     model::{Decoder, Rounding},
     progress::Progress,
     report::{self, TokenTable, Written},
-    suite::{Protocol, Request, Turn, question::QuestionKind},
+    suite::{Content, Converse, Protocol, Request, Suite, Turn, question::QuestionKind},
     tokenizer::Tokenizer,
 };
 
@@ -222,10 +222,10 @@ pub(super) fn measure(
 }
 
 /// A reasoning model needs more than what a short answer needs.
-fn leave_room_for_thinking(suites: &mut [crate::suite::Suite], stated: bool) {
+fn leave_room_for_thinking(suites: &mut [Suite], stated: bool) {
     const THINKING_TOKENS: usize = 2048;
     for task in suites.iter_mut().flat_map(|suite| &mut suite.tasks) {
-        if let crate::suite::Content::Questions(questions) = &mut task.content
+        if let Content::Questions(questions) = &mut task.content
             && let QuestionKind::Generation(settings) = &mut questions.kind
             && !stated
         {
@@ -320,7 +320,7 @@ fn foreign(
             protocol,
             max_windows: args.max_windows,
             max_length,
-            chat: writer.as_ref().map(|write| write as &dyn Fn(&[Turn]) -> Result<String>),
+            chat: writer.as_ref().map(|write| write as Converse),
             chat_choices: own.as_ref().is_some_and(|own| own.choices),
         };
         let work = workload::cut(tasks, &foreign.tokenizer, cutting)?;
@@ -465,7 +465,7 @@ fn workload(
         protocol,
         max_windows: args.max_windows,
         max_length,
-        chat: writer.as_ref().map(|write| write as &dyn Fn(&[Turn]) -> Result<String>),
+        chat: writer.as_ref().map(|write| write as Converse),
         chat_choices: conversation.is_some_and(|conversation| conversation.choices),
     };
     workload::cut(tasks, tokenizer, cutting)

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     samples::{self, AggregateMetric, Json, MetricValue, Run, SampleRow, TaskRun},
     suite::{
-        self, Reader, Task, TokenizedText, Turn,
+        self, Converse, Reader, Task, TokenizedText, Turn,
         question::{Answer, Metric, QuestionKind, Questions, Sample},
         score,
     },
@@ -50,7 +50,7 @@ pub(super) fn write(
         max_length: usize::MAX,
         tokenize: &tokenize,
         tokenize_question: &tokenize_question,
-        chat: writer.as_ref().map(|write| write as &dyn Fn(&[Turn]) -> Result<String>),
+        chat: writer.as_ref().map(|write| write as Converse),
         chat_choices: conversation.is_some_and(|conversation| conversation.choices),
     };
     for (label, answers) in sides {

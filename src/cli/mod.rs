@@ -115,8 +115,8 @@ const COMPARE_EXAMPLES: &str = "Examples:
 #[derive(Args, Debug)]
 #[command(after_help = COMPARE_EXAMPLES, after_long_help = format!("{COMPARE_EXAMPLES}\n\n{}", crate::cousin::help()))]
 pub struct CompareArgs {
-    /// The reference: a .safetensors or .gguf file, a Hugging Face folder, ORG/NAME[:FILE][@REVISION] of the Hub, or
-    /// llama.cpp's saved logits.
+    /// The reference: a .safetensors or .gguf file, a Hugging Face folder, a repository of the Hub (ORG/NAME, with
+    /// :FILE and @REVISION where needed), or llama.cpp's saved logits.
     pub base: PathBuf,
     /// The cousins: the same kinds, each also with @STEPs behind it (see below).
     #[arg(required = true)]
@@ -231,7 +231,8 @@ const EVAL_EXAMPLES: &str = "Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EVAL_EXAMPLES)]
 pub struct EvalArgs {
-    /// The model: a .safetensors or .gguf file, a Hugging Face folder, ORG/NAME[:FILE] of the Hub; @STEPs as in compare.
+    /// The model: a .safetensors or .gguf file, a Hugging Face folder, a repository of the Hub (ORG/NAME, with :FILE
+    /// where needed); @STEPs as in compare.
     pub model: PathBuf,
     /// What is measured.
     #[command(flatten)]

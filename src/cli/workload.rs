@@ -6,7 +6,7 @@ use crate::{
     comparison::TaskCard,
     error::Result,
     suite::{
-        self, Content, Protocol, Reader, Request, Suite, Task, TokenizedText, Turn, WritingPrompt,
+        self, Content, Converse, Protocol, Reader, Request, Suite, Task, TokenizedText, WritingPrompt,
         question::{QuestionKind, Questions},
     },
     tokenizer::Tokenizer,
@@ -112,7 +112,7 @@ pub(super) struct Cutting<'a> {
     /// Most tokens that the model reads at once.
     pub max_length: usize,
     /// Writes a conversation; `None`: prompts are plain text.
-    pub chat: Option<&'a dyn Fn(&[Turn]) -> Result<String>>,
+    pub chat: Option<Converse<'a>>,
     /// Whether choices are conversations too.
     pub chat_choices: bool,
 }

@@ -273,7 +273,7 @@ mod tests {
                     let ancestors =
                         run.segment.ancestors.iter().map(|index| tile.runs[*index].segment.rows.clone());
                     let before: Vec<u32> = ancestors
-                        .chain([run.segment.rows.start..row + 1])
+                        .chain(std::iter::once(run.segment.rows.start..row + 1))
                         .flatten()
                         .map(|row| ids[row])
                         .collect();

@@ -26,7 +26,9 @@ pub use embedded::{EMBEDDED, EmbeddedSuite, embedded};
 pub use load::{from_text, load};
 pub use protocol::Protocol;
 use question::Questions;
-pub use render::{Reader, Rendered, RenderedTask, Request, TokenizedText, Turn, WritingPrompt, render};
+pub use render::{
+    Converse, Reader, Rendered, RenderedTask, Request, TokenizedText, Turn, WritingPrompt, render,
+};
 
 /// A named, versioned list of tasks.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +67,8 @@ pub struct Task {
 }
 
 /// What is done with a task, and its data.
+// One per task: what a smaller variant would save is nothing beside its samples.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// Every token of every text is predicted from those before it. At least one document, ids unique, texts not

@@ -50,6 +50,9 @@ pub enum Turn {
     Assistant(String),
 }
 
+/// Writes a conversation as a model's template has it, up to where the answer begins.
+pub type Converse<'a> = &'a dyn Fn(&[Turn]) -> Result<String>;
+
 /// A prompt that a model is to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WritingPrompt {
@@ -80,7 +83,7 @@ pub struct Reader<'a> {
     pub tokenize_question: &'a dyn Fn(&str) -> Result<Vec<u32>>,
     /// Writes a conversation as the model's template has it, up to where the answer begins; `None`: prompts are plain
     /// text.
-    pub chat: Option<&'a dyn Fn(&[Turn]) -> Result<String>>,
+    pub chat: Option<Converse<'a>>,
     /// Whether choices are put as conversations too, and not only what is answered by writing.
     pub chat_choices: bool,
 }

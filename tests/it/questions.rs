@@ -30,7 +30,7 @@ fn a_model_against_itself_loses_nothing_anywhere() {
     let base = models.join("model.safetensors");
     let args = ["--suite", "multilingual", "--suite", "reasoning", "--per-level", "3", "--limit", "12"];
     let args = [&args[..], &["--max-windows", "1", "--max-new-tokens", "6", "--no-noise-floor"]].concat();
-    let comparison = compare(&base, &[base.clone()], &args);
+    let comparison = compare(&base, std::slice::from_ref(&base), &args);
     let row = &comparison.quants[0];
     assert_eq!(row.overall.kl_divergence.max, 0.0);
     let flips = overall(&comparison).flips.unwrap();
