@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::protocol::{Cut, Protocol, Shortage, cut};
-use super::{Content, Document, Suite, Task, ask};
+use super::{Content, Document, Suite, Task, ask, score::count_words};
 use crate::error::{Error, Result};
 
 /// One window to be scored. Token `i` is predicted from tokens `0..i`.
@@ -193,7 +193,7 @@ pub fn render(suite: &Suite, protocol: &Protocol, reader: &Reader) -> Result<Ren
             counts.documents += 1;
             counts.tokens += text.ids.len();
             counts.text_bytes += document.text.len();
-            counts.words += words(&document.text);
+            counts.words += count_words(&document.text);
             let cut = match cut(protocol, &text.ids, reader.bos, reader.prefix) {
                 Ok(cut) => cut,
                 Err(short @ Shortage::Tokens { .. }) => {
@@ -262,14 +262,6 @@ fn bytes_of_tokens(text: &TokenizedText, length: usize) -> Result<Vec<u32>, Stri
         }
     });
     bytes.collect()
-}
-
-/// `len(re.split(r"\s+", text))` as Python counts it, whose `\s` holds four separators more than Unicode's
-/// `White_Space`.
-fn words(text: &str) -> usize {
-    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-    let mut previous = false;
-    1 + text.chars().filter(|&c| !std::mem::replace(&mut previous, is_space(c)) && is_space(c)).count()
 }
 
 pub(super) fn index(index: usize) -> Result<u32> {

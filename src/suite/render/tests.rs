@@ -167,7 +167,7 @@ fn words_as_python_splits_them() {
         ("a\u{1c}b\u{1f}c", 3),
         ("a\u{200b}b", 1),
     ] {
-        assert_eq!(words(text), expect, "{text:?}");
+        assert_eq!(count_words(text), expect, "{text:?}");
     }
 }
 
