@@ -340,8 +340,14 @@ fn other_vocabulary(foreign: &ForeignComparison) -> Sentence {
         [] => String::new(),
         changes => format!(" Change in bits per byte against base: {}.", listed(changes)),
     };
+    // Of sample files nothing is known but what was answered.
+    let why = if foreign.model.format == "samples" {
+        "is compared by answers alone"
+    } else {
+        "has another vocabulary"
+    };
     caution(format!(
-        "{} has another vocabulary ({}), so there is no KL divergence; it is compared by bytes and answers.{bytes}",
+        "{} {why} ({}), so there is no KL divergence; it is compared by bytes and answers.{bytes}",
         visible(&foreign.model.label),
         visible(foreign.reason.trim_end_matches('.'))
     ))
