@@ -2,7 +2,7 @@
 
 use super::{
     answers::{self, SideAnswers},
-    models::{Foreign, Models},
+    models::Foreign,
     workload::{Tasks, Workload},
     writing::{self, Answers, WritingOptions},
 };
@@ -75,40 +75,35 @@ pub(super) fn written_only(tasks: &Tasks, work: &Workload, written: Option<&Writ
 /// A cousin of another vocabulary, measured on its own.
 pub(super) struct ForeignRun {
     pub answers: SideAnswers,
-    /// Its text, cut so that every byte is scored, as is base's; `None` where a tokenizer has no token to start from.
-    pub text: Option<(Observations, Observations)>,
+    /// Its text, cut so that every byte is scored; `None` where its tokenizer has no token to start from.
+    pub text: Option<Observations>,
 }
 
-/// Runs one such cousin through everything that can be compared. `cut` cuts the tasks for a tokenizer; `cut_text` cuts
-/// text alone, every byte scored.
+/// A pass of one model by itself, without a look at its layers.
+pub(super) fn alone(
+    decoder: &Decoder,
+    requests: &[Request],
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Observations> {
+    let vocabulary = decoder.config.vocab_size;
+    evaluate::run(Base::Model(decoder), &[], requests, vocabulary, settings, progress)
+}
+
+/// Runs one such cousin through everything that can be compared: what was asked, and `text`, of which every byte is
+/// scored. `settings` without probes.
 pub(super) fn foreign(
     foreign: &Foreign,
-    models: &Models,
-    base_text: Option<&[Request]>,
     (work, text): (&Workload, Option<&[Request]>),
     asking: Asking,
     settings: &Settings,
 ) -> Result<ForeignRun> {
-    let alone = |decoder: &Decoder, requests: &[Request]| {
-        let settings = Settings {
-            probe_tokens: Some(0),
-            probe_linears: false,
-            compare_weights: false,
-            ..settings.clone()
-        };
-        let vocabulary = decoder.config.vocab_size;
-        evaluate::run(Base::Model(decoder), &[], requests, vocabulary, &settings, asking.progress)
-    };
     let decoder = &foreign.model.decoder;
-    // Its text is measured below, in the way in which both can be compared.
-    let questions = alone(decoder, &work.requests[work.text_requests..])?;
+    // Its text is measured apart, in the way in which both can be compared.
+    let questions = alone(decoder, &work.requests[work.text_requests..], settings, asking.progress)?;
     let written = asking.write(decoder, &foreign.tokenizer, work)?;
     let answers = of_pass(asking.tasks, work, &questions, None, Some(&written));
-    let text = match (models.base.model(), base_text, text) {
-        (Some(base), Some(of_base), Some(own)) if !own.is_empty() => {
-            Some((alone(&base.decoder, of_base)?, alone(decoder, own)?))
-        }
-        _ => None,
-    };
+    let own = text.filter(|text| !text.is_empty());
+    let text = own.map(|text| alone(decoder, text, settings, asking.progress)).transpose()?;
     Ok(ForeignRun { answers, text })
 }

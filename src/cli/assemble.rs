@@ -66,6 +66,8 @@ pub(super) struct Measured<'a> {
     pub quant_answers: &'a [SideAnswers],
     /// As [`Models::foreign`].
     pub foreign: &'a [ForeignRun],
+    /// Base's text as theirs is cut, every byte scored.
+    pub foreign_base_text: Option<&'a Observations>,
     /// Prompts end inside a block of reasoning.
     pub opened: bool,
     /// How questions were put.
@@ -322,7 +324,7 @@ fn foreign(
         flipped = judgement.flipped;
         bytes = rolling(measured, base, &run.answers);
     }
-    if let Some((base, quant)) = &run.text {
+    if let (Some(base), Some(quant)) = (measured.foreign_base_text, &run.text) {
         let sums = |observed: &Observations| {
             let mut sums = BTreeMap::<(u32, u32), f64>::new();
             for token in observed.base_tokens.as_slice() {

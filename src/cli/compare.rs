@@ -159,7 +159,8 @@ pub(super) fn measure(
         true => rounding_noise(&plan, requests, text_requests, &observations, models.vocabulary, progress)?,
         false => Vec::new(),
     };
-    let foreign = foreign(&models, &protocol, conversation.as_ref(), (&tasks, args), asking, &plan.settings)?;
+    let (foreign_base_text, foreign) =
+        foreign(&models, &protocol, conversation.as_ref(), (&tasks, args), asking, &plan.settings)?;
 
     let answered = !workload.requests.is_empty() || !workload.prompts.is_empty();
     let of = |quant: Option<usize>, written: Option<&WrittenAnswers>| -> SideAnswers {
@@ -208,6 +209,7 @@ pub(super) fn measure(
         base_answers: base_answers.as_ref(),
         quant_answers: &quant_answers,
         foreign: &foreign,
+        foreign_base_text: foreign_base_text.as_ref(),
         opened,
         asking: asking_in_words(&tasks, conversation.as_ref(), &options, &defaults),
         provenance,
@@ -280,7 +282,7 @@ fn asking_in_words(
     Some(words)
 }
 
-/// Each cousin of another vocabulary, on its own.
+/// Base's text with every byte scored, and each cousin of another vocabulary on its own.
 fn foreign(
     models: &Models,
     protocol: &Protocol,
@@ -288,10 +290,11 @@ fn foreign(
     (tasks, args): (&Tasks, &Measuring),
     asking: Asking,
     settings: &Settings,
-) -> Result<Vec<ForeignRun>> {
-    if models.foreign.is_empty() {
-        return Ok(Vec::new());
-    }
+) -> Result<(Option<Observations>, Vec<ForeignRun>)> {
+    let (Some(base), false) = (models.base.model(), models.foreign.is_empty()) else {
+        return Ok((None, Vec::new()));
+    };
+    let settings = without_probes(settings);
     // Every byte must be scored to be compared: rolling windows from a prefix token.
     let rolling = Protocol::LmEval { max_length: protocol.longest_input() };
     let text = |tokenizer: &Tokenizer, max_length: usize| -> Result<Option<Vec<Request>>> {
@@ -304,9 +307,10 @@ fn foreign(
         work.requests.truncate(work.text_requests);
         Ok(Some(work.requests))
     };
-    let base_length =
-        models.base.model().map_or(usize::MAX, |base| base.decoder.config.max_position_embeddings);
-    let base_text = text(&models.tokenizer, base_length)?;
+    let base_text = text(&models.tokenizer, base.decoder.config.max_position_embeddings)?
+        .filter(|text| !text.is_empty())
+        .map(|text| answering::alone(&base.decoder, &text, &settings, asking.progress))
+        .transpose()?;
     let mut runs = Vec::with_capacity(models.foreign.len());
     for foreign in &models.foreign {
         let max_length = foreign.model.decoder.config.max_position_embeddings;
@@ -325,10 +329,9 @@ fn foreign(
         };
         let work = workload::cut(tasks, &foreign.tokenizer, cutting)?;
         let own_text = text(&foreign.tokenizer, max_length)?;
-        let asked = (&work, own_text.as_deref());
-        runs.push(answering::foreign(foreign, models, base_text.as_deref(), asked, asking, settings)?);
+        runs.push(answering::foreign(foreign, (&work, own_text.as_deref()), asking, &settings)?);
     }
-    Ok(runs)
+    Ok((base_text, runs))
 }
 
 /// Each quant that rounds its activations against itself, its embeddings moved by less than any error.

@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::Args;
-use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Result},
@@ -165,7 +164,7 @@ pub(super) fn reasoning_suite(seed: u64, per_level: usize) -> Suite {
                 content: Content::Questions(task.questions),
             })
             .collect(),
-        sha256: hex(Sha256::digest(identity.as_bytes())),
+        sha256: suite::hex_sha256(identity.as_bytes()),
     }
 }
 
@@ -294,16 +293,11 @@ fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// SHA-256 of what `sha256sum` prints of the files' contents, in this order, without their names.
+/// SHA-256 of the hexadecimal SHA-256 of every file, in this order.
 fn hash_of(files: &[PathBuf]) -> Result<String> {
-    let mut all = Sha256::new();
+    let mut all = String::new();
     for file in files {
-        let bytes = std::fs::read(file).map_err(Error::io(file, "read"))?;
-        all.update(hex(Sha256::digest(&bytes)).as_bytes());
+        all += &suite::hex_sha256(&std::fs::read(file).map_err(Error::io(file, "read"))?);
     }
-    Ok(hex(all.finalize()))
-}
-
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(suite::hex_sha256(all.as_bytes()))
 }

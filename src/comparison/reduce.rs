@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use bytemuck::Zeroable;
 use rayon::prelude::*;
 
 use super::{Bucket, DeltaP, Distribution, Histogram, SideText, TaskMetrics, TokenMetrics, WorstToken};
@@ -53,16 +54,7 @@ pub fn side_text(
     bytes_known: bool,
 ) -> Vec<SideText> {
     // The quant's side of these records is never looked at.
-    let nobody = QuantToken {
-        nll: 0.0,
-        entropy: 0.0,
-        kl_divergence: 0.0,
-        reverse_kl: 0.0,
-        delta_p: 0.0,
-        top1: 0,
-        top5_common: 0,
-    };
-    let quant = vec![nobody; base.len()];
+    let quant = vec![QuantToken::zeroed(); base.len()];
     let tokens = Tokens { base, quant: &quant, clusters, seed, bytes_known };
     let of = |task: Option<usize>| {
         let wanted = |record: &BaseToken| match task {

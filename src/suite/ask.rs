@@ -37,17 +37,25 @@ pub(super) fn ask(task_index: u32, task: &Task, questions: &Questions, reader: &
             (QuestionKind::Rolling, _) => rolling(place, sample, reader, &mut asked)?,
             (QuestionKind::Choice, Answer::Choice { options, .. }) => {
                 let mut was_cut = false;
+                // Options share their question, unless they bring their own: it is tokenized once.
+                let mut shared: Option<Before> = None;
                 for (option, choice) in options.iter().enumerate() {
-                    let question = choice.question.as_deref().unwrap_or(&sample.question);
-                    let context = context(questions, sample, question, reader)?;
-                    let text = (&context, choice.continuation.as_str());
+                    let before = match (&choice.question, shared.take()) {
+                        (None, Some(before)) => before,
+                        (own, _) => {
+                            let question = own.as_deref().unwrap_or(&sample.question);
+                            Before::of(context(questions, sample, question, reader)?, reader)?
+                        }
+                    };
+                    let text = (&before, choice.continuation.as_str());
                     was_cut |= continuation(place, index(option)?, text, questions, reader, &mut asked)?;
+                    shared = Some(before).filter(|_| choice.question.is_none());
                 }
                 asked.counts.samples_cut += usize::from(was_cut);
             }
             (QuestionKind::Continuation, Answer::Continuation(target)) => {
-                let context = context(questions, sample, &sample.question, reader)?;
-                let was_cut = continuation(place, 0, (&context, target), questions, reader, &mut asked)?;
+                let before = Before::of(context(questions, sample, &sample.question, reader)?, reader)?;
+                let was_cut = continuation(place, 0, (&before, target), questions, reader, &mut asked)?;
                 asked.counts.samples_cut += usize::from(was_cut);
             }
             (QuestionKind::Choice | QuestionKind::Continuation, _) => {
@@ -141,18 +149,36 @@ fn encode(text: &str, chat: bool, reader: &Reader) -> Result<Vec<u32>> {
     }
 }
 
+/// A context as a continuation follows it.
+struct Before {
+    context: Context,
+    /// Bytes of its text without the white space at its end, which belongs to the continuation.
+    kept: usize,
+    /// The ids of these bytes, with BOS; none of an empty context.
+    tokens: Vec<u32>,
+}
+
+impl Before {
+    fn of(context: Context, reader: &Reader) -> Result<Self> {
+        let kept = context.text.trim_end_matches(super::score::is_space);
+        let tokens = if kept.is_empty() { Vec::new() } else { encode(kept, context.chat, reader)? };
+        Ok(Self { kept: kept.len(), tokens, context })
+    }
+}
+
 /// Adds the request of one continuation; returns whether its context was cut.
 fn continuation(
     (task, document): (u32, u32),
     window: u32,
-    (context, answer): (&Context, &str),
+    (before, answer): (&Before, &str),
     questions: &Questions,
     reader: &Reader,
     asked: &mut Asked,
 ) -> Result<bool> {
+    let Before { context, kept, tokens } = before;
     let delimiter = if context.chat { "" } else { questions.target_delimiter.as_str() };
-    let kept = context.text.trim_end_matches(super::score::is_space);
-    let answer = format!("{}{delimiter}{answer}", &context.text[kept.len()..]);
+    let (kept, moved) = context.text.split_at(*kept);
+    let answer = format!("{moved}{delimiter}{answer}");
     let (mut tokens, of_context) = if kept.is_empty() {
         let ids = (reader.tokenize_question)(&answer)?;
         let prefix = reader.prefix.ok_or_else(no_prefix)?;
@@ -160,10 +186,8 @@ fn continuation(
         if ids.first() == Some(&prefix) { (ids, 1) } else { ([vec![prefix], ids].concat(), 1) }
     } else {
         let whole = encode(&format!("{kept}{answer}"), context.chat, reader)?;
-        let mut context = encode(kept, context.chat, reader)?;
-        let of_context = context.len();
-        context.extend(whole.into_iter().skip(of_context));
-        (context, of_context)
+        let of_context = tokens.len();
+        (tokens.iter().copied().chain(whole.into_iter().skip(of_context)).collect(), of_context)
     };
     let of_answer = tokens.len() - of_context;
     if of_answer == 0 || of_context == 0 {

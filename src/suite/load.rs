@@ -256,7 +256,7 @@ fn checksum_line(name: &str, bytes: &[u8]) -> String {
 }
 
 /// SHA-256 in lower-case hexadecimal.
-fn hex_sha256(bytes: &[u8]) -> String {
+pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}"); // Writing to a String cannot fail.
         hex

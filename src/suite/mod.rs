@@ -23,6 +23,7 @@ mod suggest;
 
 pub use ask::arguments;
 pub use embedded::{EMBEDDED, EmbeddedSuite, embedded};
+pub(crate) use load::hex_sha256;
 pub use load::{from_text, load};
 pub use protocol::Protocol;
 use question::Questions;
