@@ -5,12 +5,15 @@
 //! Types here are a contract: a change of meaning raises [`SCHEMA_VERSION`].
 //! It must not know candle, polars, plotters or a checkpoint.
 
+pub mod evidence;
+pub mod pairwise;
 pub mod reduce;
 pub mod tasks;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::evidence::{PercentileBounds, TokenSums};
 use self::tasks::{ByteComparison, GenerationComparison, QuestionsComparison, SideQuestions};
 use crate::stats::Estimate;
 
@@ -138,6 +141,10 @@ pub struct TaskCard {
     pub dropped_tokens: usize,
     /// UTF-8 bytes that the scored tokens cover.
     pub scored_bytes: usize,
+    /// SHA-256 of everything that a model reads in this task, token by token: equal where two runs asked the same.
+    /// Absent where that is not known, and in files of older versions.
+    #[serde(default)]
+    pub input_sha256: Option<String>,
 }
 
 /// One model as it lies on disk, and what running it cost.
@@ -299,6 +306,12 @@ pub struct TokenMetrics {
     pub top5_overlap: Estimate,
     /// q(target) − p(target).
     pub delta_p: DeltaP,
+    /// What the means are made of, cluster by cluster; of all text and of each task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums: Option<TokenSums>,
+    /// Bounds of the percentiles of KL divergence at several confidences; of all text and of each task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kl_divergence_bounds: Vec<PercentileBounds>,
 }
 
 /// Mean and upper tail of a per-token figure. Percentiles are given only with at least

@@ -457,6 +457,7 @@ fn workload(
             unscored_tokens: tokens - scored_tokens,
             dropped_tokens: 0,
             scored_bytes: 0,
+            input_sha256: None,
         };
         let text_requests = requests.len();
         return Ok(Workload { requests, prompts: Vec::new(), cards: vec![card], text_requests });

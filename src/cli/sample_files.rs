@@ -186,6 +186,7 @@ fn card(task: &PairedTask) -> TaskCard {
         unscored_tokens: 0,
         dropped_tokens: 0,
         scored_bytes: 0,
+        input_sha256: None,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     suite::{
         self, Content, Converse, Protocol, Reader, Request, Suite, Task, TokenizedText, WritingPrompt,
+        hex_sha256,
         question::{QuestionKind, Questions},
     },
     tokenizer::Tokenizer,
@@ -170,6 +171,7 @@ pub(super) fn cut(tasks: &Tasks, tokenizer: &Tokenizer, cutting: Cutting) -> Res
             unscored_tokens: counts.unscored_tokens,
             dropped_tokens: counts.dropped_tokens,
             scored_bytes: counts.scored_bytes,
+            input_sha256: None,
         }));
     }
     // Text first, so that its records are the first ones; within, in the tasks' order.
@@ -177,7 +179,31 @@ pub(super) fn cut(tasks: &Tasks, tokenizer: &Tokenizer, cutting: Cutting) -> Res
         |request: &Request| workload.cards.get(request.task as usize).is_some_and(|card| card.kind == "text");
     workload.requests.sort_by_key(|request| !is_text(request));
     workload.text_requests = workload.requests.partition_point(is_text);
+    let inputs = input_hashes(tasks, &workload);
+    workload.cards.iter_mut().zip(inputs).for_each(|(card, hash)| card.input_sha256 = Some(hash));
     Ok(workload)
+}
+
+/// Per task the hash of all that a model reads in it, and of how it is to answer: what two runs must have in common to be
+/// compared sample by sample.
+fn input_hashes(tasks: &Tasks, workload: &Workload) -> Vec<String> {
+    let mut inputs: Vec<Vec<u8>> = tasks
+        .iter()
+        .map(|(_, task)| task.questions().map_or_else(Vec::new, |q| format!("{:?}", q.kind).into_bytes()))
+        .collect();
+    let mut add = |task: u32, numbers: &mut dyn Iterator<Item = u32>| {
+        if let Some(input) = inputs.get_mut(task as usize) {
+            input.extend(numbers.flat_map(u32::to_le_bytes));
+        }
+    };
+    for Request { task, document, window, tokens, scored, .. } in &workload.requests {
+        let place = [*document, *window, scored.start as u32, scored.end as u32, tokens.len() as u32];
+        add(*task, &mut place.into_iter().chain(tokens.iter().copied()));
+    }
+    for WritingPrompt { task, sample, tokens, .. } in &workload.prompts {
+        add(*task, &mut [*sample, tokens.len() as u32].into_iter().chain(tokens.iter().copied()));
+    }
+    inputs.iter().map(|input| hex_sha256(input)).collect()
 }
 
 /// What is done in a task, in one word.

@@ -8,17 +8,18 @@ use std::collections::HashMap;
 use bytemuck::Zeroable;
 use rayon::prelude::*;
 
+use super::evidence::{BOUND_CONFIDENCES, PercentileBounds, RESAMPLES, TokenSums, two_sided};
 use super::{Bucket, DeltaP, Distribution, Histogram, SideText, TaskMetrics, TokenMetrics, WorstToken};
 use crate::{
     metrics::confidence::{ConfidenceBucket, ContextBucket},
     observation::{BaseToken, QuantToken},
-    stats::{Bootstrap, ClusterSums, Estimate, Resampling, clusters_of, percentiles, proportion},
+    stats::{
+        Bootstrap, ClusterSums, Estimate, Resampling, clusters_of, percentiles, percentiles_at, proportion,
+    },
 };
 
 /// Two-sided confidence of every displayed interval.
 const CONFIDENCE: f64 = 0.95;
-/// Resamples of every bootstrap.
-const RESAMPLES: usize = 10_000;
 /// Histogram of KL: this many bins per decade …
 const BINS_PER_DECADE: i32 = 5;
 /// … from 10^this …
@@ -107,7 +108,7 @@ impl<'a> Tokens<'a> {
     /// All tasks together.
     pub fn metrics(&self) -> TokenMetrics {
         let all: Vec<usize> = (0..self.base.len()).collect();
-        self.of(&all)
+        self.with_evidence(&all)
     }
 
     /// Each task by itself; `names[i]` is task i.
@@ -115,9 +116,10 @@ impl<'a> Tokens<'a> {
         names
             .par_iter()
             .enumerate()
-            .map(|(task, name)| TaskMetrics {
-                task: (*name).to_owned(),
-                metrics: self.where_(|base| base.task as usize == task),
+            .map(|(task, name)| {
+                let rows = self.rows(|base| base.task as usize == task);
+                let metrics = (!rows.is_empty()).then(|| self.with_evidence(&rows));
+                TaskMetrics { task: (*name).to_owned(), metrics }
             })
             .collect()
     }
@@ -209,24 +211,47 @@ impl<'a> Tokens<'a> {
     }
 
     fn where_(&self, wanted: impl Fn(&BaseToken) -> bool) -> Option<TokenMetrics> {
-        let rows: Vec<usize> = (0..self.base.len()).filter(|i| wanted(&self.base[*i])).collect();
-        (!rows.is_empty()).then(|| self.of(&rows))
+        let rows = self.rows(wanted);
+        (!rows.is_empty()).then(|| {
+            let (finite, rest) = self.finite(&rows);
+            self.of(&Sample::new(self, &finite), rest)
+        })
     }
 
-    fn of(&self, rows: &[usize]) -> TokenMetrics {
+    fn rows(&self, wanted: impl Fn(&BaseToken) -> bool) -> Vec<usize> {
+        (0..self.base.len()).filter(|i| wanted(&self.base[*i])).collect()
+    }
+
+    /// The rows whose figures are all finite, and how many are not.
+    fn finite(&self, rows: &[usize]) -> (Vec<usize>, usize) {
         let finite = |i: &usize| {
             self.quant[*i].is_finite() && self.base[*i].nll.is_finite() && self.base[*i].entropy.is_finite()
         };
-        let (finite, rest): (Vec<usize>, Vec<usize>) = rows.iter().partition(|i| finite(i));
+        let finite: Vec<usize> = rows.iter().copied().filter(finite).collect();
+        let rest = rows.len() - finite.len();
+        (finite, rest)
+    }
+
+    /// The figures with what a gate needs to ask about them at a level of its own.
+    fn with_evidence(&self, rows: &[usize]) -> TokenMetrics {
+        let (finite, rest) = self.finite(rows);
         let sample = Sample::new(self, &finite);
+        TokenMetrics {
+            sums: Some(sample.token_sums()),
+            kl_divergence_bounds: sample.kl_bounds(),
+            ..self.of(&sample, rest)
+        }
+    }
+
+    fn of(&self, sample: &Sample, non_finite_tokens: usize) -> TokenMetrics {
         let base_nll = sample.mean(|base, _| base.nll);
         let quant_nll = sample.mean(|_, quant| quant.nll);
         let delta_nll = sample.mean(|base, quant| quant.nll - base.nll);
         let per_bit = std::f64::consts::LN_2;
         let agrees = |base: &BaseToken, quant: &QuantToken| f64::from(u8::from(base.top1 == quant.top1));
         TokenMetrics {
-            scored_tokens: finite.len(),
-            non_finite_tokens: rest.len(),
+            scored_tokens: sample.rows.len(),
+            non_finite_tokens,
             base_nll,
             quant_nll,
             base_perplexity: base_nll.exp(),
@@ -242,6 +267,8 @@ impl<'a> Tokens<'a> {
             top1_agreement: sample.share(agrees),
             top5_overlap: sample.share(|_, quant| f64::from(quant.top5_common) / 5.0),
             delta_p: sample.delta_p(),
+            sums: None,
+            kl_divergence_bounds: Vec::new(),
         }
     }
 }
@@ -330,6 +357,41 @@ impl<'a> Sample<'a> {
         let found = percentiles(&self.clusters, &values, &probabilities, CONFIDENCE);
         let mut found = found.into_iter();
         std::array::from_fn(|_| found.next().flatten())
+    }
+
+    fn token_sums(&self) -> TokenSums {
+        let mut tokens = vec![0u64; self.cluster_count];
+        let (mut top1_agreement, mut top5_common) = (tokens.clone(), tokens.clone());
+        let [mut base_nll, mut quant_nll, mut kl_divergence, mut reverse_kl] =
+            std::array::from_fn(|_| vec![0.0; self.cluster_count]);
+        for (cluster, row) in self.clusters.iter().zip(self.rows) {
+            let (base, quant, at) = (&self.tokens.base[*row], &self.tokens.quant[*row], *cluster as usize);
+            tokens[at] += 1;
+            base_nll[at] += base.nll;
+            quant_nll[at] += quant.nll;
+            kl_divergence[at] += quant.kl_divergence;
+            reverse_kl[at] += quant.reverse_kl;
+            top1_agreement[at] += u64::from(base.top1 == quant.top1);
+            top5_common[at] += u64::from(quant.top5_common);
+        }
+        TokenSums { tokens, base_nll, quant_nll, kl_divergence, reverse_kl, top1_agreement, top5_common }
+    }
+
+    fn kl_bounds(&self) -> Vec<PercentileBounds> {
+        const PROBABILITIES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
+        let values: Vec<f64> = self.values(|_, quant| quant.kl_divergence).collect();
+        let confidences = BOUND_CONFIDENCES.map(two_sided);
+        let found = percentiles_at(&self.clusters, &values, &PROBABILITIES, &confidences);
+        let bounds = |(probability, estimates): (f64, Option<Vec<Estimate>>)| {
+            let at = move |(one_sided_confidence, estimate): (f64, Estimate)| PercentileBounds {
+                probability,
+                one_sided_confidence,
+                lower: estimate.lower,
+                upper: estimate.upper,
+            };
+            BOUND_CONFIDENCES.into_iter().zip(estimates.unwrap_or_default()).map(at)
+        };
+        PROBABILITIES.into_iter().zip(found).flat_map(bounds).collect()
     }
 
     fn distribution(&self, value: impl Fn(&QuantToken) -> f64 + Copy) -> Distribution {

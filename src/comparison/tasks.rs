@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::evidence::{RESAMPLES, SampleScores};
 use crate::stats::{
     Bootstrap, ClusterSums, Estimate, Flips, PairedScore, PairedTest, Power, Resampling, TestMethod, holm,
     minimum_detectable_effect, proportion, scores, sign_flip,
@@ -17,8 +18,6 @@ use crate::stats::{
 
 /// Two-sided confidence of every displayed interval.
 const CONFIDENCE: f64 = 0.95;
-/// Resamples of every bootstrap.
-const RESAMPLES: usize = 10_000;
 /// The language that others are held against.
 const ENGLISH: &str = "en";
 
@@ -95,6 +94,12 @@ pub struct QuestionComparison {
     pub levels: Vec<LevelScores>,
     /// The first level at which the quant is shown to be worse (Holm over the levels, 5 %); absent where none is.
     pub falls_off_at: Option<u32>,
+    /// Whether a sample is right or wrong.
+    #[serde(default)]
+    pub right_or_wrong: bool,
+    /// What the figures are made of; absent in files of older versions.
+    #[serde(default)]
+    pub samples: Option<SampleScores>,
 }
 
 /// Both sides' scores of the same samples.
@@ -292,6 +297,12 @@ fn headlines(tasks: &[TaskItems]) -> impl Iterator<Item = &TaskItems> {
         .map(|(_, t)| t)
 }
 
+/// The first row of every task: its headline.
+pub fn headlines_of(rows: &[QuestionComparison]) -> impl Iterator<Item = &QuestionComparison> {
+    let first = |i: usize, row: &QuestionComparison| rows[..i].iter().all(|r| r.key.task != row.key.task);
+    rows.iter().enumerate().filter(move |(i, row)| first(*i, row)).map(|(_, row)| row)
+}
+
 fn of_task(task: &TaskItems, seed: u64) -> QuestionComparison {
     let mut levels: Vec<LevelScores> = by_level(task)
         .map(|(unit, value, items)| LevelScores {
@@ -306,7 +317,14 @@ fn of_task(task: &TaskItems, seed: u64) -> QuestionComparison {
     };
     let falls_off_at = levels.iter().find(worse).map(|level| level.value);
     let scores = paired(task.items.iter().map(|item| (item, task.chance)), task.right_or_wrong, seed);
-    QuestionComparison { key: task.key.clone(), scores, levels, falls_off_at }
+    QuestionComparison {
+        key: task.key.clone(),
+        scores,
+        levels,
+        falls_off_at,
+        right_or_wrong: task.right_or_wrong,
+        samples: Some(SampleScores::of(&task.items)),
+    }
 }
 
 /// The samples of each level, easiest first.

@@ -127,6 +127,7 @@ fn task_card(name: &str) -> TaskCard {
         unscored_tokens: 40,
         dropped_tokens: 80,
         scored_bytes: 14_000,
+        input_sha256: None,
     }
 }
 
@@ -256,6 +257,8 @@ pub(crate) fn token_metrics(damage: Damage) -> TokenMetrics {
             p90: Some(estimate(kl.sqrt() / 8.0, kl.sqrt() / 90.0)),
             p99: Some(estimate(kl.sqrt() / 2.0, kl.sqrt() / 50.0)),
         },
+        sums: None,
+        kl_divergence_bounds: Vec::new(),
     }
 }
 

@@ -174,7 +174,7 @@ impl<'a> Staging<'a> {
 
     fn write_comparison(&self, comparison: &Comparison) -> Result<()> {
         let path = self.path.join(COMPARISON);
-        let text = serde_json::to_vec_pretty(comparison).map_err(|reason| {
+        let text = serde_json::to_vec(comparison).map_err(|reason| {
             Error::file(&path, format!("cannot be written: {reason}"), "please report this")
         })?;
         write_file(&path, &text)

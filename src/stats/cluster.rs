@@ -79,6 +79,11 @@ impl ClusterSums {
         Self { sums: vec![[0.0; 2]; count], observations: 0 }
     }
 
+    /// Sums that were made before, numerator and denominator per cluster, of so many observations.
+    pub fn of_sums(sums: Vec<[f64; 2]>, observations: u64) -> Self {
+        Self { sums, observations }
+    }
+
     /// The sums for the mean of `values`, each in the cluster at the same place. NaN is summed like any
     /// other value, and makes the estimate NaN.
     ///

@@ -28,6 +28,6 @@ pub use multiplicity::holm;
 pub use paired::{Flips, PairedTest, TestMethod};
 pub use power::{Power, minimum_detectable_effect};
 pub use proportion::{proportion, share};
-pub use quantile::percentiles;
+pub use quantile::{percentiles, percentiles_at};
 pub use scores::{PairedOutcomes, PairedScore, PairedScores, difference_of_independent};
 pub use sign_flip::{SignFlip, sign_flip};

@@ -54,15 +54,33 @@ pub fn percentiles(
     probabilities: &[f64],
     confidence: f64,
 ) -> Vec<Option<Estimate>> {
+    let found = percentiles_at(clusters, values, probabilities, &[confidence]);
+    found.into_iter().map(|estimates| estimates?.first().copied()).collect()
+}
+
+/// The same at several confidences, for which the sample is sorted and summed up but once: per probability one
+/// estimate for each confidence.
+///
+/// # Panics
+/// If the two slices differ in length.
+pub fn percentiles_at(
+    clusters: &[u32],
+    values: &[f64],
+    probabilities: &[f64],
+    confidences: &[f64],
+) -> Vec<Option<Vec<Estimate>>> {
     assert_eq!(clusters.len(), values.len(), "a cluster for each value");
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    let estimate = |&probability: &f64| {
+    let estimates = |&probability: &f64| {
         let supported = observations_beyond(sorted.len(), probability) >= MIN_BEYOND;
         let value = quantile_type7(&sorted, probability).filter(|_| supported)?;
-        Some(woodruff(clusters, values, &sorted, probability, value, confidence))
+        let up_to: Vec<f64> = values.iter().map(|&v| f64::from(v <= value)).collect();
+        let share = Clustered::new(&ClusterSums::of_mean(clusters, &up_to));
+        let at = |&confidence: &f64| woodruff(&share, &sorted, probability, value, confidence);
+        Some(confidences.iter().map(at).collect())
     };
-    probabilities.iter().map(estimate).collect()
+    probabilities.iter().map(estimates).collect()
 }
 
 /// The largest value: no interval, a sample does not show how far its maximum is from the population's.
@@ -76,16 +94,8 @@ pub fn maximum(clusters: &[u32], values: &[f64], confidence: f64) -> Estimate {
     Estimate::without_interval(value, confidence, clusters, counted.observations, IntervalMethod::Extreme)
 }
 
-fn woodruff(
-    clusters: &[u32],
-    values: &[f64],
-    sorted: &[f64],
-    probability: f64,
-    value: f64,
-    confidence: f64,
-) -> Estimate {
-    let up_to: Vec<f64> = values.iter().map(|&v| f64::from(v <= value)).collect();
-    let share = Clustered::new(&ClusterSums::of_mean(clusters, &up_to));
+/// The interval of a quantile; `share` is that of the observations up to it.
+fn woodruff(share: &Clustered, sorted: &[f64], probability: f64, value: f64, confidence: f64) -> Estimate {
     let without = |method| {
         Estimate::without_interval(value, confidence, share.clusters as u64, share.observations, method)
     };

@@ -1,0 +1,138 @@
+//! Cousin against cousin: which steps of the ranking the data show, and which they do not.
+//!
+//! Both saw the same samples, so their differences are paired like any other: sums of KL divergence cluster by cluster,
+//! scores sample by sample. Neighbours alone are compared; Holm's adjustment is over all of one kind. It must not know how a
+//! report shows it.
+
+use rayon::prelude::*;
+
+use super::evidence::{self, RESAMPLES, TokenFigure};
+use super::tasks::{Item, QuestionComparison, QuestionsComparison, headlines_of};
+use super::{Comparison, QuantComparison};
+use crate::stats::{Estimate, Resampling, holm, sign_flip};
+
+/// Two-sided confidence of every displayed interval.
+const CONFIDENCE: f64 = 0.95;
+/// A step is shown where its adjusted p is below this.
+const SHOWN: f64 = 0.05;
+
+/// Neighbours in the ranking by mean KL divergence (else by accuracy), compared on the same samples.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The one ahead: an index into [`Comparison::quants`].
+    pub better: usize,
+    /// The one behind.
+    pub worse: usize,
+    /// worse − better of the mean KL divergence from base, nats; absent where it was not measured on the same text.
+    pub kl_divergence: Option<PairedFigure>,
+    /// worse − better of the accuracy over all questions, a share; absent where nothing was asked.
+    pub accuracy: Option<PairedFigure>,
+}
+
+/// A difference between two cousins.
+#[derive(Clone, Copy, Debug)]
+pub struct PairedFigure {
+    /// worse − better.
+    pub difference: Estimate,
+    /// Two-sided p of no difference.
+    pub p: Option<f64>,
+    /// The same, adjusted for all neighbours (Holm).
+    pub p_holm: Option<f64>,
+    /// Whether the adjusted p is below 5 %.
+    pub is_shown: bool,
+}
+
+/// Every cousin with the one behind it.
+pub fn neighbours(comparison: &Comparison) -> Vec<Pair> {
+    let ranking = ranking(comparison);
+    let pairs: Vec<(usize, usize)> =
+        ranking.iter().zip(ranking.iter().skip(1)).map(|(better, worse)| (*better, *worse)).collect();
+    let compared = |(better, worse): &(usize, usize)| {
+        let one = comparison.quants.get(*better)?;
+        let other = comparison.quants.get(*worse)?;
+        Some(Pair {
+            better: *better,
+            worse: *worse,
+            kl_divergence: kl_divergence(one, other, comparison.provenance.seed),
+            accuracy: accuracy(one, other, comparison.provenance.seed),
+        })
+    };
+    let mut pairs: Vec<Pair> = pairs.par_iter().filter_map(compared).collect();
+    adjust(pairs.iter_mut().filter_map(|pair| pair.kl_divergence.as_mut()).collect());
+    adjust(pairs.iter_mut().filter_map(|pair| pair.accuracy.as_mut()).collect());
+    pairs
+}
+
+/// Indices of the cousins by mean KL divergence, or by accuracy where it was not measured; those without either are left out.
+fn ranking(comparison: &Comparison) -> Vec<usize> {
+    let by = |figure: &dyn Fn(&QuantComparison) -> Option<f64>| {
+        let mut found: Vec<(usize, f64)> = comparison
+            .quants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, quant)| Some((index, figure(quant).filter(|value| value.is_finite())?)))
+            .collect();
+        found.sort_by(|a, b| a.1.total_cmp(&b.1));
+        found.into_iter().map(|(index, _)| index).collect::<Vec<usize>>()
+    };
+    let measured = |quant: &QuantComparison| quant.overall.scored_tokens > 0;
+    let by_kl = by(&|quant| measured(quant).then_some(quant.overall.kl_divergence.mean.value));
+    match by_kl.len() {
+        0 => by(&|quant| Some(-quant.questions.as_ref()?.overall.as_ref()?.quant.value)),
+        _ => by_kl,
+    }
+}
+
+fn kl_divergence(better: &QuantComparison, worse: &QuantComparison, seed: u64) -> Option<PairedFigure> {
+    let (better, worse) = (better.overall.sums.as_ref()?, worse.overall.sums.as_ref()?);
+    let sums = worse.difference(better, 1.0, TokenFigure::KlDivergence)?;
+    let test = sign_flip(&sums, Resampling { resamples: RESAMPLES, seed });
+    let difference = evidence::bootstrap(&sums, seed).estimate(CONFIDENCE);
+    Some(PairedFigure { difference, p: test.map(|test| test.p), p_holm: None, is_shown: false })
+}
+
+fn accuracy(better: &QuantComparison, worse: &QuantComparison, seed: u64) -> Option<PairedFigure> {
+    let items = between(better.questions.as_ref()?, worse.questions.as_ref()?)?;
+    let paired = evidence::paired(&items)?;
+    let test = paired.test(Resampling { resamples: RESAMPLES, seed });
+    Some(PairedFigure {
+        difference: paired.difference(CONFIDENCE),
+        p: test.map(|test| test.p),
+        p_holm: None,
+        is_shown: false,
+    })
+}
+
+/// Samples of all headline tasks that both answered: `base` is the first's score, `quant` the second's. `None` where the two
+/// were not asked the same.
+fn between(one: &QuestionsComparison, other: &QuestionsComparison) -> Option<Vec<Item>> {
+    let headlines = |of: &QuestionsComparison| -> Vec<QuestionComparison> {
+        headlines_of(&of.tasks).filter(|row| row.right_or_wrong).cloned().collect()
+    };
+    let (one, other) = (headlines(one), headlines(other));
+    let mut items = Vec::new();
+    for row in &one {
+        let counterpart = other.iter().find(|counterpart| counterpart.key == row.key)?;
+        items.extend(same_samples(row, counterpart)?);
+    }
+    (!items.is_empty() && one.len() == other.len()).then_some(items)
+}
+
+/// The samples of one task under two cousins: `base` is the first's score, `quant` the second's. `None` unless both were asked
+/// the same samples.
+pub fn same_samples(one: &QuestionComparison, other: &QuestionComparison) -> Option<Vec<Item>> {
+    let (one, other) = (one.samples.as_ref()?.items()?, other.samples.as_ref()?.items()?);
+    let alike = |(a, b): (&Item, &Item)| a.cluster == b.cluster && a.level == b.level;
+    (one.len() == other.len() && one.iter().zip(&other).all(alike)).then(|| {
+        let both = |(a, b): (Item, Item)| Item { base: a.quant, same_answer: a.quant == b.quant, ..b };
+        one.into_iter().zip(other).map(both).collect()
+    })
+}
+
+fn adjust(mut figures: Vec<&mut PairedFigure>) {
+    figures.retain(|figure| figure.p.is_some());
+    let p_values: Vec<f64> = figures.iter().filter_map(|figure| figure.p).collect();
+    for (figure, adjusted) in figures.iter_mut().zip(holm(&p_values)) {
+        (figure.p_holm, figure.is_shown) = (Some(adjusted), adjusted < SHOWN);
+    }
+}
