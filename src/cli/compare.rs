@@ -10,6 +10,7 @@ use super::{
     answers::SideAnswers,
     assemble::{self, Measured},
     conversation::{self, Conversation},
+    gate::{self, GateOptions, Telling, Told},
     lm_eval_output, memory,
     models::{self, BaseModel, Models},
     resolve, sample_files, selection, terminal,
@@ -31,19 +32,35 @@ use crate::{
 
 /// Runs the command.
 pub(super) fn command(args: &CompareArgs, quiet: bool) -> Result<Outcome> {
+    let GateOptions { gate, against, inconclusive } = &args.gate;
+    // A policy that cannot be read is known before anything is measured.
+    let prepared = gate.as_deref().map(|policy| gate::prepare(policy, against.as_deref())).transpose()?;
     let (comparison, written) = match args.samples {
         true => sample_files::run(args)?,
         false => run(args, &terminal::Bar::new(quiet))?,
     };
-    finish(&comparison, &written, args.measuring.json, quiet)
+    let policy = gate.as_deref().unwrap_or("release");
+    let outcome = finish((&comparison, &written), &args.measuring, policy, quiet)?;
+    let Some(prepared) = prepared else { return Ok(outcome) };
+    // Where a document is printed, it is all that is printed.
+    let is_alone = args.measuring.json || args.measuring.printing.format.is_some();
+    let telling = Telling { how: if is_alone { Told::Nothing } else { Told::Text }, junit: None, quiet };
+    prepared.hold(&comparison, &written.folder, *inconclusive, &telling)
 }
 
 /// Prints a comparison, and says whether everything was measured.
-pub(super) fn finish(comparison: &Comparison, written: &Written, json: bool, quiet: bool) -> Result<Outcome> {
-    if json {
-        terminal::print_json(comparison);
-    } else {
-        terminal::text(&report::summary::terminal(comparison, 80));
+pub(super) fn finish(
+    (comparison, written): (&Comparison, &Written),
+    args: &Measuring,
+    policy: &str,
+    quiet: bool,
+) -> Result<Outcome> {
+    match (args.printing.format, args.json) {
+        (Some(document), _) => {
+            terminal::bytes(&super::printed(comparison, document, &args.printing.table, policy)?);
+        }
+        (None, true) => terminal::print_json(comparison),
+        (None, false) => terminal::text(&report::summary::terminal(comparison, 80)),
     }
     terminal::written(written, quiet);
     Ok(if comparison.unmeasured() == 0 { Outcome::Done } else { Outcome::NotMeasured })

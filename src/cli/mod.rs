@@ -1,7 +1,7 @@
 //! The command line: arguments in, one function call per command.
 //!
 //! `terminal.rs` is the only file that prints. Exit codes: 0 done, 2 could not
-//! measure (bad input, a NaN, I/O); 1 and 3 belong to the gate.
+//! measure (bad input, a NaN, I/O); 1 and 3 are the gate's.
 
 mod answering;
 mod answers;
@@ -9,6 +9,7 @@ mod assemble;
 pub mod compare;
 pub mod conversation;
 mod eval;
+pub mod gate;
 mod inspect;
 mod judging;
 mod lm_eval_output;
@@ -28,15 +29,23 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use self::terminal::report_error;
-use crate::error::Result;
+use crate::{
+    comparison::Comparison,
+    error::Result,
+    report::{self, export::Format},
+};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was measured.
+    /// Everything was measured, and nothing stands against it.
     Done,
-    /// Something came out as NaN or infinite; the report says where.
+    /// A rule of the gate is shown not to hold.
+    Failed,
+    /// Something came out as NaN or infinite, or a rule's figure was not measured; the report says where.
     NotMeasured,
+    /// No rule of the gate fails, and some are not decided.
+    Inconclusive,
 }
 
 impl Outcome {
@@ -44,7 +53,21 @@ impl Outcome {
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Done => 0,
+            Outcome::Failed => 1,
             Outcome::NotMeasured => 2,
+            Outcome::Inconclusive => 3,
+        }
+    }
+
+    /// What a gate's outcome ends with.
+    fn of_gate(outcome: crate::gate::Outcome, inconclusive: gate::Inconclusive) -> Self {
+        use crate::gate::Outcome as Gate;
+        use gate::Inconclusive;
+        match (outcome, inconclusive) {
+            (Gate::Pass, _) | (Gate::Inconclusive, Inconclusive::Pass) => Outcome::Done,
+            (Gate::Fail, _) | (Gate::Inconclusive, Inconclusive::Fail) => Outcome::Failed,
+            (Gate::Inconclusive, Inconclusive::Keep) => Outcome::Inconclusive,
+            (Gate::NotMeasured, _) => Outcome::NotMeasured,
         }
     }
 }
@@ -55,9 +78,11 @@ impl Outcome {
 #[command(after_help = "Examples:
   qeval compare base.safetensors quant.gguf
   qeval inspect quant.gguf
-  qeval report qeval-report
+  qeval gate qeval-report --policy release
+  qeval report qeval-report --format md
 
-Exit codes: 0 done, 2 could not measure (bad input, NaN, I/O).")]
+Exit codes: 0 done, 2 could not measure (bad input, NaN, I/O); of the gate also 1 (fails) and 3
+(inconclusive).")]
 pub struct Cli {
     #[command(flatten)]
     output: Verbosity,
@@ -87,8 +112,10 @@ enum Command {
     Inspect(InspectArgs),
     /// Write logits and hidden states of one sequence, to check against another implementation.
     Trace(TraceArgs),
-    /// Redraw tables, charts and report.html from a comparison.json; needs no model.
+    /// Redraw tables, charts and report.html from a comparison.json, or print one document; needs no model.
     Report(ReportArgs),
+    /// Hold a run against a policy: pass, fail, inconclusive or not measured.
+    Gate(gate::GateArgs),
     /// Print the JSON Schema of comparison.json.
     Schema,
     /// Print shell completions.
@@ -146,6 +173,9 @@ pub struct CompareArgs {
     /// Do not hash the model files.
     #[arg(long)]
     pub no_hash: bool,
+    /// What must hold.
+    #[command(flatten)]
+    pub gate: gate::GateOptions,
 }
 
 /// How it is measured: what `compare` and `eval` have in common.
@@ -206,6 +236,39 @@ pub struct Measuring {
     /// Print comparison.json instead of the summary.
     #[arg(long)]
     pub json: bool,
+    /// Print this instead of the summary.
+    #[command(flatten)]
+    pub printing: Printing,
+}
+
+/// Which document is printed.
+#[derive(Args, Clone, Debug)]
+pub struct Printing {
+    /// Print one document: json, csv, parquet, md, html, junit, model-card.
+    #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
+    pub format: Option<Document>,
+    /// The table of --format csv and parquet: a file's name in tables/.
+    #[arg(long, value_name = "NAME", default_value = report::export::MAIN_TABLE)]
+    pub table: String,
+}
+
+/// A document that `--format` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// The comparison itself.
+    Json,
+    /// One table, comma-separated.
+    Csv,
+    /// One table, as Apache Parquet.
+    Parquet,
+    /// A report for a pull request or a job summary.
+    Md,
+    /// The whole report as one page.
+    Html,
+    /// The verdict of a policy (`--gate`, else `release`) as JUnit XML.
+    Junit,
+    /// Evaluation results for model cards on the Hub (`model-index`).
+    ModelCard,
 }
 
 fn parse_temperature(text: &str) -> std::result::Result<f64, String> {
@@ -345,9 +408,55 @@ struct SuitesArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  qeval report qeval-report                            # draw everything again
+  qeval report qeval-report --format md                # for a pull request
+  qeval report qeval-report --format csv --table layers
+  qeval report qeval-report --format model-card --output model-index.yaml")]
 struct ReportArgs {
     /// A folder that `qeval compare` wrote.
     folder: PathBuf,
+    /// What is printed; without it, the folder's files are made again.
+    #[command(flatten)]
+    printing: Printing,
+    /// Write the document there instead of printing it.
+    #[arg(long, value_name = "FILE", requires = "format")]
+    output: Option<PathBuf>,
+    /// The policy of --format junit: strict, release, smoke, or a YAML file.
+    #[arg(long, default_value = "release")]
+    policy: String,
+}
+
+/// Makes a run's files again, or one document of it.
+fn redraw(args: &ReportArgs, quiet: bool) -> Result<Outcome> {
+    let Some(document) = args.printing.format else {
+        terminal::written(&report::redraw(&args.folder)?, quiet);
+        return Ok(Outcome::Done);
+    };
+    let comparison = report::read(&args.folder)?;
+    let bytes = printed(&comparison, document, &args.printing.table, &args.policy)?;
+    match &args.output {
+        Some(path) => report::write_file(path, &bytes)?,
+        None => terminal::bytes(&bytes),
+    }
+    Ok(Outcome::Done)
+}
+
+/// One document of a comparison.
+fn printed(comparison: &Comparison, document: Document, table: &str, policy: &str) -> Result<Vec<u8>> {
+    let format = match document {
+        Document::Json => Format::Json,
+        Document::Csv => Format::Csv,
+        Document::Parquet => Format::Parquet,
+        Document::Md => Format::Markdown,
+        Document::Html => Format::Html,
+        Document::ModelCard => Format::ModelCard,
+        Document::Junit => {
+            let verdict = crate::gate::judge(&crate::gate::policy::Policy::load(policy)?, comparison, None);
+            return Ok(report::verdict::junit::document(&verdict, false).into_bytes());
+        }
+    };
+    report::export::document(comparison, format, table)
 }
 
 /// Runs the command.
@@ -363,11 +472,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Suites(args) => suites::command(&args),
         Command::Inspect(args) => inspect::command(&args.model, args.tensors, args.json),
         Command::Trace(args) => trace::command(&args, quiet),
-        Command::Report(args) => {
-            let written = crate::report::redraw(&args.folder)?;
-            terminal::written(&written, quiet);
-            Ok(Outcome::Done)
-        }
+        Command::Gate(args) => gate::command(&args, quiet),
+        Command::Report(args) => redraw(&args, quiet),
         Command::Schema => {
             let schema = schemars::schema_for!(crate::comparison::Comparison);
             terminal::print_json(&schema);

@@ -9,10 +9,14 @@ use tracing_subscriber::EnvFilter;
 use crate::{error::Error, progress::Progress, report::Written};
 
 /// Writes to standard output; a reader that went away (`qeval … | head`) is not an error.
-fn out(text: &str) {
+pub(super) fn bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
     // The only failure here is a closed pipe, and then nobody is left to be told.
-    let _closed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let _closed = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+fn out(text: &str) {
+    bytes(text.as_bytes());
 }
 
 fn err(text: &str) {

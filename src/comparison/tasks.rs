@@ -396,7 +396,7 @@ fn paired<'a>(
     let flips = whole.then_some(outcomes);
     let chance: Option<Vec<f64>> = chances.into_iter().collect();
     let chance = chance.filter(|c| !c.is_empty()).map(|c| c.iter().sum::<f64>() / c.len() as f64);
-    let uninformative = uninformative(&base, chance, samples);
+    let uninformative = why_uninformative(&base, chance, samples);
     let above = chance.filter(|_| uninformative.is_none());
     let above = above.and_then(|chance| both.as_ref()?.ratio_above(chance, CONFIDENCE));
     let recovery = both.as_ref().filter(|_| right_or_wrong).and_then(|both| both.ratio(CONFIDENCE));
@@ -426,8 +426,8 @@ fn paired<'a>(
     }
 }
 
-/// Why a figure says nothing about a loss.
-fn uninformative(base: &Estimate, chance: Option<f64>, samples: usize) -> Option<String> {
+/// Why a figure says nothing about a loss: base guesses, or gets nothing right; `None` where it says something.
+pub fn why_uninformative(base: &Estimate, chance: Option<f64>, samples: usize) -> Option<String> {
     if samples == 0 {
         return Some("no sample could be judged".to_owned());
     }

@@ -23,6 +23,7 @@ use self::{quantizer::Scheme, source::Simulated};
 use crate::{
     checkpoint::Weight,
     error::{Error, Result},
+    pattern,
 };
 
 /// Which matrix is quantized how.
@@ -202,19 +203,12 @@ fn quantizer_or_none(text: &str) -> Result<Option<Quantizer>> {
 
 /// A module's full name, its last components, or a glob over the full name.
 fn matches(pattern: &str, module: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else {
-        return module.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'));
-    };
-    let Some(mut left) = module.strip_prefix(start) else { return false };
-    // Every stretch between two stars as early as it can be; the last where the name ends.
-    let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for part in between.split('*') {
-        match left.find(part) {
-            Some(at) => left = &left[at + part.len()..],
-            None => return false,
+    match pattern.contains('*') {
+        true => pattern::glob(pattern, module),
+        false => {
+            module.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'))
         }
     }
-    left.ends_with(end)
 }
 
 /// Whether a module lies in a numbered layer and is of a kind that tools quantize.

@@ -7,14 +7,17 @@
 
 pub mod charts;
 mod columns;
+pub mod export;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod format;
 pub mod html;
+pub mod markdown;
+pub mod model_card;
 mod questions;
 pub mod summary;
 pub mod tables;
 mod tidy;
+pub mod verdict;
 pub mod wording;
 
 use std::fs;
@@ -25,6 +28,7 @@ use serde::Deserialize;
 
 use crate::comparison::{Comparison, SCHEMA_VERSION};
 use crate::error::{Error, Result};
+pub use crate::format;
 use charts::Chart;
 pub use tables::TokenTable;
 
@@ -204,7 +208,10 @@ impl Drop for Staging<'_> {
 }
 
 /// Writes a file and waits until it is on the disk.
-fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = fs::File::create(path).map_err(Error::io(path, "create"))?;
     file.write_all(content).map_err(Error::io(path, "write"))?;
     file.sync_all().map_err(Error::io(path, "write"))

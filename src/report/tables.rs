@@ -34,14 +34,36 @@ pub struct TokenTable<'a> {
 pub(super) fn write(folder: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let (csv, parquet) =
         (folder.join(format!("{}.csv", table.name)), folder.join(format!("{}.parquet", table.name)));
-    let mut frame = frame(&table.columns).map_err(failed(&csv))?;
-    let mut file = create(&csv)?;
-    CsvWriter::new(&mut file).include_header(true).finish(&mut frame).map_err(failed(&csv))?;
-    finish(file, &csv)?;
-    let mut file = create(&parquet)?;
-    ParquetWriter::new(&mut file).finish(&mut frame).map_err(failed(&parquet))?;
-    finish(file, &parquet)?;
+    for (path, kind) in [(&csv, Kind::Csv), (&parquet, Kind::Parquet)] {
+        let mut file = create(path)?;
+        encode(table, kind, &mut file).map_err(failed(path))?;
+        finish(file, path)?;
+    }
     Ok(vec![csv, parquet])
+}
+
+/// A file format of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Comma-separated, with a header.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// `table` as the bytes of a file.
+pub(super) fn bytes(table: &Table, kind: Kind) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode(table, kind, &mut bytes).map_err(failed(Path::new(table.name)))?;
+    Ok(bytes)
+}
+
+fn encode(table: &Table, kind: Kind, to: &mut impl Write) -> PolarsResult<()> {
+    let mut frame = frame(&table.columns)?;
+    match kind {
+        Kind::Csv => CsvWriter::new(to).include_header(true).finish(&mut frame),
+        Kind::Parquet => ParquetWriter::new(to).finish(&mut frame).map(|_| ()),
+    }
 }
 
 /// Writes the token table into `folder`, one row per token and quant; returns the names of the files.

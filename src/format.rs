@@ -3,7 +3,7 @@
 //! An estimate is shown with as many digits as its interval supports: two significant digits of the
 //! larger half of the interval, and the value cut at the same place. Without an interval it gets four
 //! significant digits. Exactly zero is "0" and nothing else is; what is not a number says so.
-//! It must not know HTML, charts or tables.
+//! It must not know HTML, charts, tables or a policy.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub fn document(comparison: &crate::comparison::Comparison) -> String {
+    super::wording::headline(comparison)
+}
