@@ -136,3 +136,97 @@ fn adjust(mut figures: Vec<&mut PairedFigure>) {
         (figure.p_holm, figure.is_shown) = (Some(adjusted), adjusted < SHOWN);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tasks::{self, TaskItems, TaskKey};
+    use super::*;
+    use crate::comparison::evidence::TokenSums;
+    use crate::report::fixture::{self, NONE};
+
+    const DOCUMENTS: u32 = 30;
+
+    /// A cousin whose documents have a mean KL divergence around `kl`, and that gets every `wrong`th question wrong.
+    fn cousin(label: &str, kl: f64, wrong: u32) -> QuantComparison {
+        let tokens: Vec<u64> = (0..DOCUMENTS).map(|i| 100 + u64::from(i)).collect();
+        let zeros = || vec![0.0; DOCUMENTS as usize];
+        let sum = |(i, n): (usize, &u64)| *n as f64 * kl * (1.0 + (i as f64 * 0.7).sin() / 4.0);
+        let mut quant = fixture::quant(label, NONE);
+        quant.overall.kl_divergence.mean = fixture::estimate(kl, kl / 10.0);
+        quant.overall.sums = Some(TokenSums {
+            base_nll: zeros(),
+            quant_nll: zeros(),
+            kl_divergence: tokens.iter().enumerate().map(sum).collect(),
+            reverse_kl: zeros(),
+            top1_agreement: tokens.clone(),
+            top5_common: tokens.clone(),
+            tokens,
+        });
+        let item = |i: u32| Item {
+            sample: i,
+            cluster: i,
+            level: None,
+            base: Some(1.0),
+            quant: Some(f64::from(i % wrong != 0)),
+            same_answer: i % wrong != 0,
+        };
+        let key = TaskKey {
+            task: "exam".to_owned(),
+            language: None,
+            group: None,
+            metric: "acc".to_owned(),
+            filter: None,
+        };
+        let task = TaskItems {
+            key,
+            right_or_wrong: true,
+            chance: None,
+            level_unit: None,
+            items: (0..600).map(item).collect(),
+        };
+        quant.questions = Some(tasks::compare(&[task], 0));
+        quant
+    }
+
+    #[test]
+    fn neighbours_are_compared_on_the_same_samples() {
+        let quants =
+            vec![cousin("Q2", 0.1, 2), cousin("Q8", 0.01, 100), cousin("Q8 again", 0.010_000_1, 101)];
+        let comparison = fixture::of(quants);
+        let pairs = neighbours(&comparison);
+        assert_eq!(pairs.iter().map(|p| (p.better, p.worse)).collect::<Vec<_>>(), [(1, 2), (2, 0)]);
+        let kl = pairs[1].kl_divergence.unwrap();
+        assert!((kl.difference.value - 0.09).abs() < 0.01 && kl.is_shown, "{kl:?}");
+        let accuracy = pairs[1].accuracy.unwrap();
+        // Q2 misses 300, the other 6: multiples of 101, of which three are even.
+        assert!((accuracy.difference.value + 294.0 / 600.0).abs() < 1e-12 && accuracy.is_shown);
+        // The first two differ in 9 questions of 600: McNemar cannot show that, Holm's p is twice the larger one.
+        let close = pairs[0].accuracy.unwrap();
+        assert!(!close.is_shown && close.p_holm.unwrap() >= close.p.unwrap(), "{close:?}");
+        assert!((close.p_holm.unwrap() - close.p.unwrap()).abs() < 1e-12, "the largest p stays as it is");
+        assert!(
+            (accuracy.p_holm.unwrap() - 2.0 * accuracy.p.unwrap()).abs() < 1e-12,
+            "the smallest counts both"
+        );
+    }
+
+    #[test]
+    fn other_positions_or_samples_are_not_compared() {
+        let (one, mut other) = (cousin("a", 0.01, 9), cousin("b", 0.02, 9));
+        other.overall.sums.as_mut().unwrap().tokens[4] += 1;
+        other.questions.as_mut().unwrap().tasks[0].samples.as_mut().unwrap().clusters[3] = 77;
+        let pair = &neighbours(&fixture::of(vec![one, other]))[0];
+        assert!(pair.kl_divergence.is_none() && pair.accuracy.is_none());
+        // An older file has neither; the ranking is there all the same.
+        let pairs = neighbours(&fixture::comparison());
+        assert_eq!(pairs.len(), 4);
+        assert!(pairs.iter().all(|pair| pair.kl_divergence.is_none() && pair.accuracy.is_none()));
+    }
+
+    #[test]
+    fn a_cousin_that_is_the_same_is_not_ahead() {
+        let pair = &neighbours(&fixture::of(vec![cousin("a", 0.01, 9), cousin("a", 0.01, 9)]))[0];
+        let (kl, accuracy) = (pair.kl_divergence.unwrap(), pair.accuracy.unwrap());
+        assert!(!kl.is_shown && kl.difference.value == 0.0 && !accuracy.is_shown);
+    }
+}
