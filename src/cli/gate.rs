@@ -48,7 +48,7 @@ const EXAMPLES: &str = "Examples:
 
 Presets: strict (lossless claims), release (what goes to users), smoke (is it broken?).
 The verdict is printed and written to RUN/gate.json and RUN/gate.junit.xml. Under GitHub Actions it also becomes
-annotations, a job summary and the outputs `outcome` and `report`.
+annotations and a job summary.
 
 Exit codes: 0 every rule is shown to hold, 1 some rule is shown not to, 3 none fails but some are inconclusive,
 2 something was not measured.";
@@ -173,22 +173,19 @@ impl Prepared {
             Told::Nothing => terminal::note(&verdict::headline(&verdict), telling.quiet),
         }
         if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
-            tell_github(&verdict, comparison, run, telling)?;
+            tell_github(&verdict, comparison, telling)?;
         }
         Ok(Outcome::of_gate(verdict.outcome, inconclusive))
     }
 }
 
-/// Annotations on standard output, the job's summary and its outputs.
-fn tell_github(verdict: &Verdict, comparison: &Comparison, run: &Path, telling: &Telling<'_>) -> Result<()> {
+/// Annotations on standard output, and the job's summary.
+fn tell_github(verdict: &Verdict, comparison: &Comparison, telling: &Telling<'_>) -> Result<()> {
     if telling.how == Told::Text {
         terminal::text(&verdict::github::annotations(verdict));
     }
     let summary = verdict::github::summary(verdict) + "\n" + &markdown::document(comparison);
-    append("GITHUB_STEP_SUMMARY", &summary)?;
-    // A path cannot end a line of its own here: outputs are lines.
-    let folder = run.display().to_string().replace(['\n', '\r'], " ");
-    append("GITHUB_OUTPUT", &format!("outcome={}\nreport={folder}\n", verdict.outcome.name()))
+    append("GITHUB_STEP_SUMMARY", &summary)
 }
 
 /// Appends to the file that a variable names, where there is one.

@@ -167,8 +167,8 @@ mod tests {
             cluster: i,
             level: None,
             base: Some(1.0),
-            quant: Some(f64::from(i % wrong != 0)),
-            same_answer: i % wrong != 0,
+            quant: Some(f64::from(!i.is_multiple_of(wrong))),
+            same_answer: !i.is_multiple_of(wrong),
         };
         let key = TaskKey {
             task: "exam".to_owned(),

@@ -465,7 +465,8 @@ fn a_changed_suite_protocol_or_prompt_cannot_be_compared() {
     let policy = policy(
         "regressions: [{ name: kl, metric: kl_divergence, margin: 9 }, { name: acc, metric: accuracy, margin: 0.9 }]",
     );
-    let changes: [(&str, &dyn Fn(&mut Comparison)); 7] = [
+    type Change = (&'static str, &'static dyn Fn(&mut Comparison));
+    let changes: [Change; 7] = [
         ("suite of exam/en changed", &|c| c.tasks[1].suite_sha256 = "other".to_owned()),
         ("the protocol changed", &|c| c.protocol.description = "other".to_owned()),
         ("asks changed", &|c| c.tasks[1].input_sha256 = Some("other".to_owned())),

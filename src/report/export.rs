@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&back).unwrap(), serde_json::to_string(&comparison).unwrap());
         assert_eq!(text(Format::Html, MAIN_TABLE), html::page(&comparison).unwrap());
         let csv = text(Format::Csv, MAIN_TABLE);
-        assert!(csv.starts_with("label,") && csv.lines().count() > comparison.quants.len(), "{csv}");
+        assert!(csv.starts_with("role,label,") && csv.lines().count() > comparison.quants.len());
         assert!(text(Format::Csv, "layers").lines().count() > 6);
         let parquet = document(&comparison, Format::Parquet, "tasks").unwrap();
         assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));

@@ -1,7 +1,7 @@
 //! A saved comparison as things that people look at: tables, charts, a page, a summary.
 //!
-//! A run's folder holds `comparison.json`, `report.html`, `tables/` and `charts/`. Everything is made
-//! under a temporary name inside the folder and moved into place when all of it exists, and
+//! A run's folder holds `comparison.json`, `report.html`, `report.md`, `model-index.yaml`, `tables/` and `charts/`.
+//! Everything is made under a temporary name inside the folder and moved into place when all of it exists, and
 //! `comparison.json` comes last: a folder that has it is complete. Everything but the token table can
 //! be made again from `comparison.json` alone. It must not know a model, a checkpoint or candle.
 
@@ -173,6 +173,8 @@ impl<'a> Staging<'a> {
             write_file(&name("svg"), chart.svg_file(comparison)?.as_bytes())?;
             chart.write_png(comparison, &name("png"))?;
         }
+        write_file(&self.path.join("report.md"), markdown::document(comparison).as_bytes())?;
+        write_file(&self.path.join("model-index.yaml"), model_card::document(comparison).as_bytes())?;
         write_file(&self.path.join("report.html"), html::page(comparison)?.as_bytes())
     }
 
@@ -269,16 +271,24 @@ mod tests {
     use super::*;
     use crate::observation::QuantToken;
 
-    const ALL: [&str; 36] = [
+    const ALL: [&str; 44] = [
+        "charts/by_confidence.png",
+        "charts/by_confidence.svg",
+        "charts/by_context.png",
+        "charts/by_context.svg",
         "charts/kl_distribution.png",
         "charts/kl_distribution.svg",
+        "charts/layer_heatmap.png",
+        "charts/layer_heatmap.svg",
         "charts/layer_profile.png",
         "charts/layer_profile.svg",
         "charts/size_quality.png",
         "charts/size_quality.svg",
         "charts/task_degradation.png",
         "charts/task_degradation.svg",
+        "model-index.yaml",
         "report.html",
+        "report.md",
         "tables/base_questions.csv",
         "tables/base_questions.parquet",
         "tables/base_text.csv",
@@ -339,12 +349,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let written = write(folder.path(), &fixture::with_questions(), None).unwrap();
         let names = names(&written);
-        for chart in ["questions", "languages", "difficulty"] {
+        for chart in ["questions", "languages", "language_heatmap", "difficulty"] {
             for extension in ["svg", "png"] {
                 assert!(names.contains(&format!("charts/{chart}.{extension}")), "{chart}.{extension}");
             }
         }
-        assert_eq!(names.len(), ALL.len() + 6);
+        assert_eq!(names.len(), ALL.len() + 8);
         write(folder.path(), &fixture::comparison(), None).unwrap();
         assert_eq!(content(folder.path()).len(), ALL.len(), "no chart of the earlier run is left");
         let alone = write(folder.path(), &fixture::alone(), None).unwrap();

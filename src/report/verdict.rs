@@ -134,3 +134,6 @@ fn title(check: &Check) -> String {
         None => format!("{}{against}", check.rule),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,11 @@ fn compare_writes_a_complete_folder_and_a_readable_summary() {
             .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
             .collect()
     };
-    assert_eq!(names(""), ["charts", "comparison.json", "report.html", "tables"], "no scratch file is left");
+    assert_eq!(
+        names(""),
+        ["charts", "comparison.json", "model-index.yaml", "report.html", "report.md", "tables"],
+        "no scratch file is left"
+    );
     for chart in ["kl_distribution", "layer_profile", "task_degradation", "size_quality"] {
         assert!(
             names("charts").contains(&format!("{chart}.svg"))

@@ -90,6 +90,7 @@ fn three_errors(rate: f64) -> f64 {
     3.0 * (rate * (1.0 - rate) / f64::from(RELEASES)).sqrt()
 }
 
+#[allow(clippy::print_stderr, reason = "what came out is shown where a test is run alone")]
 fn assert_rates(what: &str, at_margin: f64, without_loss: f64) {
     eprintln!("{what}: passes {at_margin:.3} at the margin, {without_loss:.3} without a loss");
     assert!(at_margin <= 0.05 + three_errors(0.05), "{what}: {at_margin} at the margin");

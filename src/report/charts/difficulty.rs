@@ -84,7 +84,7 @@ fn worst_first<'f, 'a>(families: &'f [Family<'a>]) -> Vec<&'f Family<'a>> {
 
 fn draw_panel(picture: &mut Picture, family: &Family<'_>, asked: &[Asked<'_>], area: Rect) {
     let plot = Rect {
-        left: area.left + 44.0,
+        left: area.left + 54.0,
         top: area.top + 32.0,
         right: area.right - 12.0,
         bottom: area.bottom - 48.0,
@@ -92,7 +92,7 @@ fn draw_panel(picture: &mut Picture, family: &Family<'_>, asked: &[Asked<'_>], a
     let name = fitted(&visible(family.name), LABEL, area.right - area.left - 28.0);
     picture.text((area.left + 16.0, area.top + 12.0), name, LABEL, Ink::Foreground, Align::Start);
     let y = Axis::around(Scale::Linear, [0.0, 100.0], 0.0).onto(plot.bottom, plot.top);
-    picture.rows(plot, &y, 5, plain);
+    picture.rows(plot, &y, 5, |share| format!("{} %", plain(share)));
     let series = 1 + asked.len();
     // The outer levels keep their signs within the plot.
     let margin = (series as f64 * DODGE / 2.0).min((plot.right - plot.left) / 8.0) + 4.0;

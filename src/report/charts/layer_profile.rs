@@ -103,7 +103,7 @@ fn draw_panel(picture: &mut Picture, drawn: &[Series<'_>], view: View, area: Rec
         picture.text(at, "no error at all (identical)", TICK, Ink::Muted, Align::End);
     }
     for s in drawn {
-        draw_profile(picture, s, &points(s, view), (&x, &y), identical_at, view == View::Injected);
+        draw_profile(picture, s, &points(s, view), (&x, &y), identical_at);
     }
 }
 
@@ -134,9 +134,9 @@ fn draw_profile(
     points: &[(f64, Option<f64>)],
     (x, y): (&Axis, &Axis),
     identical_at: f64,
-    dashed: bool,
 ) {
-    let style = series.style();
+    // As in the legend, and in every other chart.
+    let (style, dashed) = (series.style(), series.index.is_none());
     let mut run = Vec::new();
     for (place, db) in points {
         let Some(across) = x.place(*place) else { continue };

@@ -6,9 +6,13 @@
 //! of its own. Colours: Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color).
 
 mod axis;
+mod breakdown;
 mod differences;
 mod difficulty;
+mod heat;
 mod kl_distribution;
+mod language_heatmap;
+mod layer_heatmap;
 mod layer_profile;
 mod picture;
 mod render;
@@ -47,8 +51,16 @@ pub enum Chart {
     Questions,
     /// Difference of accuracy per language.
     Languages,
+    /// Change of accuracy, and KL divergence, of languages by cousins.
+    LanguageHeatmap,
     /// Accuracy against difficulty.
     Difficulty,
+    /// SQNR of layers by projections.
+    LayerHeatmap,
+    /// Mean KL divergence by base's confidence.
+    Confidence,
+    /// Mean KL divergence by length of context.
+    Context,
 }
 
 /// How much room a chart has.
@@ -71,14 +83,18 @@ impl Room {
 
 impl Chart {
     /// All charts, in the order in which a report shows them.
-    pub const ALL: [Chart; 7] = [
+    pub const ALL: [Chart; 11] = [
         Chart::SizeQuality,
         Chart::TaskDegradation,
         Chart::Questions,
+        Chart::LanguageHeatmap,
         Chart::Languages,
         Chart::Difficulty,
         Chart::KlDistribution,
+        Chart::Confidence,
+        Chart::Context,
         Chart::LayerProfile,
+        Chart::LayerHeatmap,
     ];
 
     /// Whether a report on `comparison` has this chart: nothing is drawn of what was not asked for.
@@ -89,7 +105,11 @@ impl Chart {
             }
             Chart::Questions => differences::has_rows(comparison, By::Task),
             Chart::Languages => differences::has_rows(comparison, By::Language),
+            Chart::LanguageHeatmap => language_heatmap::is_drawn(comparison),
             Chart::Difficulty => difficulty::has_levels(comparison),
+            Chart::LayerHeatmap => layer_heatmap::is_drawn(comparison),
+            Chart::Confidence => breakdown::is_drawn(comparison, breakdown::By::Confidence),
+            Chart::Context => breakdown::is_drawn(comparison, breakdown::By::Context),
         }
     }
 
@@ -102,7 +122,11 @@ impl Chart {
             Chart::SizeQuality => "size_quality",
             Chart::Questions => "questions",
             Chart::Languages => "languages",
+            Chart::LanguageHeatmap => "language_heatmap",
             Chart::Difficulty => "difficulty",
+            Chart::LayerHeatmap => "layer_heatmap",
+            Chart::Confidence => "by_confidence",
+            Chart::Context => "by_context",
         }
     }
 
@@ -115,7 +139,11 @@ impl Chart {
             Chart::SizeQuality => "Size against quality",
             Chart::Questions => "Change of accuracy by task",
             Chart::Languages => "Change of accuracy by language",
+            Chart::LanguageHeatmap => "Languages by cousins",
             Chart::Difficulty => "Accuracy against difficulty",
+            Chart::LayerHeatmap => "Error by layer and projection",
+            Chart::Confidence => "Divergence by base's confidence",
+            Chart::Context => "Divergence by length of context",
         }
     }
 
@@ -128,7 +156,11 @@ impl Chart {
             Chart::SizeQuality => size_quality::caption(comparison),
             Chart::Questions => differences::caption(By::Task),
             Chart::Languages => differences::caption(By::Language),
+            Chart::LanguageHeatmap => language_heatmap::caption(comparison),
             Chart::Difficulty => difficulty::caption(comparison),
+            Chart::LayerHeatmap => layer_heatmap::caption(comparison),
+            Chart::Confidence => breakdown::caption(breakdown::By::Confidence),
+            Chart::Context => breakdown::caption(breakdown::By::Context),
         }
     }
 
@@ -159,7 +191,11 @@ impl Chart {
             Chart::SizeQuality => size_quality::draw(comparison, width, title),
             Chart::Questions => differences::draw(comparison, width, title, By::Task),
             Chart::Languages => differences::draw(comparison, width, title, By::Language),
+            Chart::LanguageHeatmap => language_heatmap::draw(comparison, width, title),
             Chart::Difficulty => difficulty::draw(comparison, width, title),
+            Chart::LayerHeatmap => layer_heatmap::draw(comparison, width, title),
+            Chart::Confidence => breakdown::draw(comparison, width, title, breakdown::By::Confidence),
+            Chart::Context => breakdown::draw(comparison, width, title, breakdown::By::Context),
         }
     }
 }
@@ -287,7 +323,49 @@ mod tests {
             ("answers", fixture::with_questions()),
             ("answers of one model", fixture::alone()),
             ("many tasks and cousins", many_tasks(long)),
+            ("many languages", many_languages()),
+            ("deep", layer_heatmap::tests::large(10, 80, long)),
+            ("tensors without sense", senseless_names()),
         ]
+    }
+
+    /// Text and answers in ninety languages under ten cousins.
+    fn many_languages() -> Comparison {
+        let mut comparison = fixture::with_questions();
+        let (card, metrics) = (comparison.tasks[0].clone(), comparison.quants[1].tasks[0].clone());
+        for i in 0..90 {
+            let (name, tag) = (format!("texts/{i}"), format!("x-{i}-a-long-private-tag"));
+            comparison.tasks.push(TaskCard {
+                name: name.clone(),
+                language: Some(tag.clone()),
+                ..card.clone()
+            });
+            for quant in &mut comparison.quants {
+                let mut task = metrics.clone();
+                task.task = name.clone();
+                quant.tasks.push(task);
+                let languages = &mut quant.questions.as_mut().unwrap().languages;
+                let mut language = languages[0].clone();
+                language.language = tag.clone();
+                languages.push(language);
+            }
+        }
+        let cousin = comparison.quants[1].clone();
+        comparison.quants.extend(std::iter::repeat_n(cousin, 8));
+        comparison
+    }
+
+    /// Names and figures of weights that no model has.
+    fn senseless_names() -> Comparison {
+        let mut comparison = fixture::of(vec![fixture::quant("odd", SOME), fixture::quant("none", SOME)]);
+        let names =
+            ["", ".", "....", "weight", "7", "a.18446744073709551616.b", "x.511.<b>.weight", "\u{202e}.3.é"];
+        for (weight, name) in comparison.quants[0].weights.iter_mut().zip(names) {
+            weight.name = name.to_owned();
+            weight.sqnr_db = Some(if name.is_empty() { f64::INFINITY } else { -1e300 });
+        }
+        comparison.quants[1].weights.iter_mut().for_each(|weight| weight.sqnr_db = Some(f64::NAN));
+        comparison
     }
 
     /// Answers of nine cousins to forty tasks with twelve levels each.
@@ -319,6 +397,9 @@ mod tests {
         match mark {
             Mark::Line { points, .. } | Mark::Area { points, .. } => points.clone(),
             Mark::Dot { at, .. } => vec![*at],
+            Mark::Cells { rects, .. } => {
+                rects.iter().flat_map(|r| [(r.left, r.top), (r.right, r.bottom)]).collect()
+            }
             Mark::Text { at, text, size, align, .. } => {
                 let width = render::text_width(text, *size);
                 let left = match align {
@@ -357,6 +438,11 @@ mod tests {
                     let svg = chart.inline_svg(&comparison, room).unwrap();
                     assert_eq!(elements(&svg).first().map(String::as_str), Some("svg"), "{name}: {chart:?}");
                     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{name}: {chart:?}");
+                }
+                // Tall pictures take seconds without optimization, and are made of the same marks as others.
+                let is_tall = chart.picture(&comparison, Room::Wide, true).height > 800.0;
+                if is_tall && !(name == "deep" && chart == Chart::LayerHeatmap) {
+                    continue;
                 }
                 let path = folder.path().join("chart.png");
                 chart.write_png(&comparison, &path).unwrap();

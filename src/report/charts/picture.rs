@@ -29,6 +29,16 @@ pub(super) enum Ink {
     Wash(usize),
     /// What is not a cousin: the noise floor.
     Noise,
+    /// A cell of a heat map: better by that shade, readable behind text.
+    Gain(u8),
+    /// Worse by that shade, readable behind text.
+    Loss(u8),
+    /// An error of that shade, without text on it.
+    Error(u8),
+    /// No error at all: no shade of any scale.
+    Same,
+    /// The page's own colour, to set something off from what lies below it.
+    Page,
 }
 
 /// Where a text's anchor is, horizontally; vertically it is always the middle of the line.
@@ -64,6 +74,8 @@ pub(super) enum Mark {
     Area { points: Vec<(f64, f64)>, ink: Ink },
     /// A dot.
     Dot { at: (f64, f64), radius: f64, ink: Ink, shape: Shape, hollow: bool },
+    /// Cells of a heat map of one shade; they lie below every other mark, whatever their order.
+    Cells { rects: Vec<Rect>, ink: Ink },
     /// A line of text.
     Text { at: (f64, f64), text: String, size: f64, ink: Ink, align: Align },
 }
@@ -109,6 +121,31 @@ impl Picture {
         if points.len() > 2 {
             self.marks.push(Mark::Area { points, ink });
         }
+    }
+
+    /// A cell of a heat map, together with all others of its shade.
+    pub(super) fn cell(&mut self, rect: Rect, wanted: Ink) {
+        let same = self.marks.iter_mut().find_map(|mark| match mark {
+            Mark::Cells { rects, ink } if *ink == wanted => Some(rects),
+            _ => None,
+        });
+        match same {
+            Some(rects) => rects.push(rect),
+            None => self.marks.push(Mark::Cells { rects: vec![rect], ink: wanted }),
+        }
+    }
+
+    /// The outline of a rectangle.
+    pub(super) fn frame(&mut self, rect: Rect, ink: Ink, width: f64) {
+        let Rect { left, top, right, bottom } = rect;
+        let corners = vec![(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
+        self.line(corners, ink, width, false);
+    }
+
+    /// A frame that is seen on any colour: the text's, set off by the page's.
+    pub(super) fn frame_on_colour(&mut self, rect: Rect) {
+        self.frame(rect, Ink::Page, 5.0);
+        self.frame(rect, Ink::Foreground, 2.0);
     }
 
     pub(super) fn dot(&mut self, at: (f64, f64), radius: f64, (ink, shape): (Ink, Shape), hollow: bool) {
@@ -192,8 +229,11 @@ impl Picture {
     pub(super) fn axis_names(&mut self, plot: Rect, vertical: &str, horizontal: &str) {
         let room = self.width - 16.0;
         self.text((16.0, plot.top - 18.0), fitted(vertical, TICK, room), TICK, Ink::Muted, Align::Start);
-        let at = ((plot.left + plot.right) / 2.0, plot.bottom + 36.0);
-        self.text(at, fitted(horizontal, TICK, room), TICK, Ink::Muted, Align::Middle);
+        let horizontal = fitted(horizontal, TICK, room);
+        // Below the middle of the plot, but within the picture.
+        let half = text_width(&horizontal, TICK) / 2.0;
+        let x = ((plot.left + plot.right) / 2.0).min(self.width - 8.0 - half).max(8.0 + half);
+        self.text((x, plot.bottom + 36.0), horizontal, TICK, Ink::Muted, Align::Middle);
     }
 
     /// An interval as a bar with caps, along x (`horizontal`) or along y.
@@ -223,4 +263,13 @@ pub(super) fn fitted(text: &str, size: f64, room: f64) -> String {
         fitted = crate::report::format::shortened(text, columns);
     }
     fitted
+}
+
+/// A name that fits: from a separator on, where the whole does not, since cousins differ at their ends.
+pub(super) fn end_of(name: &str, size: f64, room: f64) -> String {
+    let ends = name.char_indices().filter(|(_, c)| "-_/ ".contains(*c)).map(|(i, c)| i + c.len_utf8());
+    let ends = ends.filter_map(|from| name.get(from..)).filter(|end| end.chars().count() > 2);
+    let candidates = std::iter::once(name.to_owned()).chain(ends.take(24).map(|end| format!("…{end}")));
+    let mut fitting = candidates.filter(|text| text_width(text, size) <= room);
+    fitting.next().unwrap_or_else(|| fitted(name, size, room))
 }

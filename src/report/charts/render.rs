@@ -11,22 +11,25 @@ use std::sync::OnceLock;
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Polygon, Text};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{
     Color, FontDesc, FontFamily, FontStyle, IntoTextStyle, RGBAColor, RGBColor, ShapeStyle,
 };
 
-use super::PALETTE;
-use super::picture::{Align, Ink, Mark, Picture, Shape};
+use super::picture::{Align, Ink, Mark, Picture, Rect, Shape};
+use super::{PALETTE, heat};
 use crate::error::{Error, Result};
 
 const SVG_SCALE: f64 = 8.0;
 const PNG_SCALE: usize = 2;
 const OVERSAMPLING: usize = 2;
 /// Stands for the page's own text colour until the SVG is finished; no series has it.
-const FOREGROUND: RGBColor = RGBColor(0x1F, 0x23, 0x28);
+const FOREGROUND: RGBColor = RGBColor(heat::FOREGROUND[0], heat::FOREGROUND[1], heat::FOREGROUND[2]);
 const FOREGROUND_HEX: &str = "\"#1F2328\"";
+/// Stands for the page's colour, likewise; nobody tells it from white.
+const PAGE: RGBColor = RGBColor(0xFE, 0xFE, 0xFE);
+const PAGE_HEX: &str = "\"#FEFEFE\"";
 const NOISE: RGBColor = RGBColor(0x80, 0x80, 0x80);
 const FONT: &str = "sans-serif";
 
@@ -47,25 +50,57 @@ pub(super) fn svg(picture: &Picture, around: Svg, name: &str, description: &str)
     draw(&SVGBackend::with_string(&mut text, size).into_drawing_area(), picture, SVG_SCALE)?;
     // The first line is plotters' own opening tag, with the enlarged size as its size.
     let body = text.split_once('\n').map_or("", |(_, body)| body);
+    let cells = cells(picture, around);
     let (w, h) = size;
     let (named, described) = (crate::report::html::escaped(name), crate::report::html::escaped(description));
     let label = format!("<title>{named}</title>\n<desc>{described}</desc>\n");
     Ok(match around {
         Svg::Inline => format!(
-            "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{named}\">\n{label}{}",
+            "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{named}\">\n{label}{cells}{}",
             in_page_colours(body)
         ),
         Svg::File => format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {w} {h}\" \
-             role=\"img\">\n{label}<rect width=\"{w}\" height=\"{h}\" fill=\"#FFFFFF\"/>\n{body}",
+             role=\"img\">\n{label}<rect width=\"{w}\" height=\"{h}\" fill=\"#FFFFFF\"/>\n{cells}{body}",
             picture.width, picture.height
         ),
     })
 }
 
+/// Cells of heat maps, one path for each shade: a map of thousands of cells stays small.
+fn cells(picture: &Picture, around: Svg) -> String {
+    let scaled = |x: f64| (x * SVG_SCALE).round() as i64;
+    let rectangle = |rect: &Rect| {
+        let (left, top, right, bottom) =
+            (scaled(rect.left), scaled(rect.top), scaled(rect.right), scaled(rect.bottom));
+        let (width, height) = (right - left, bottom - top);
+        format!("M{left} {top}h{width}v{height}h{}z", -width)
+    };
+    let path = |(rects, ink): (&Vec<Rect>, Ink)| {
+        let tint = heat::tint(ink).filter(|tint| tint.opacity > 0.0)?;
+        let fill = match around {
+            Svg::Inline => tint.css(),
+            Svg::File => tint.hex(),
+        };
+        let line: String = rects.iter().map(rectangle).collect();
+        let opacity = (tint.opacity * 1000.0).round() / 1000.0;
+        Some(format!(
+            "<path fill=\"{fill}\" fill-opacity=\"{opacity}\" shape-rendering=\"crispEdges\" d=\"{line}\"/>\n"
+        ))
+    };
+    cells_of(picture).filter_map(path).collect()
+}
+
+fn cells_of(picture: &Picture) -> impl Iterator<Item = (&Vec<Rect>, Ink)> {
+    picture.marks.iter().filter_map(|mark| match mark {
+        Mark::Cells { rects, ink } => Some((rects, *ink)),
+        _ => None,
+    })
+}
+
 /// `svg` with the colours that the page defines: its text colour, and `--s0`, `--s1`, … for the series.
 fn in_page_colours(svg: &str) -> String {
-    let text = svg.replace(FOREGROUND_HEX, "\"currentColor\"");
+    let text = svg.replace(FOREGROUND_HEX, "\"currentColor\"").replace(PAGE_HEX, "\"var(--card, Canvas)\"");
     PALETTE.iter().enumerate().fold(text, |text, (i, [r, g, b])| {
         text.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), &format!("\"var(--s{i})\""))
     })
@@ -80,7 +115,9 @@ pub(super) fn png(picture: &Picture, path: &Path) -> Result<()> {
     let scale = (PNG_SCALE * OVERSAMPLING) as f64;
     {
         let backend = BitMapBackend::with_buffer(&mut large, (large_width as u32, large_height as u32));
-        draw(&backend.into_drawing_area(), picture, scale)?;
+        let area = backend.into_drawing_area();
+        draw_cells(&area, picture, scale)?;
+        draw(&area, picture, scale)?;
     }
     let small = averaged(&large, large_width);
     let mut backend = BitMapBackend::new(path, (width, height));
@@ -139,6 +176,7 @@ fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, picture: &Picture, sc
                 let points: Vec<_> = points.iter().copied().map(at).collect();
                 area.draw(&Polygon::new(points, colour(*ink).filled())).map_err(drawing_failed)?;
             }
+            Mark::Cells { .. } => {} // Below all others: see `cells` and `draw_cells`.
             Mark::Dot { at: centre, radius, ink, shape, hollow } => {
                 draw_dot(
                     area,
@@ -159,6 +197,22 @@ fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, picture: &Picture, sc
         }
     }
     area.present().map_err(drawing_failed)
+}
+
+fn draw_cells<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    picture: &Picture,
+    scale: f64,
+) -> Result<()> {
+    let at = |x: f64, y: f64| ((x * scale).round() as i32, (y * scale).round() as i32);
+    for (rects, ink) in cells_of(picture) {
+        for rect in rects {
+            // Plotters leaves out the last column and row of a filled rectangle: neighbours neither overlap nor gape.
+            let corners = [at(rect.left, rect.top), at(rect.right, rect.bottom)];
+            area.draw(&Rectangle::new(corners, colour(ink).filled())).map_err(drawing_failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn draw_dot<DB: DrawingBackend>(
@@ -206,6 +260,13 @@ fn colour(ink: Ink) -> RGBAColor {
         Ink::Series(i) => of_series(i).mix(1.0),
         Ink::Wash(i) => of_series(i).mix(0.09),
         Ink::Noise => NOISE.mix(1.0),
+        Ink::Page => PAGE.mix(1.0),
+        Ink::Gain(_) | Ink::Loss(_) | Ink::Error(_) | Ink::Same => {
+            heat::tint(ink).map_or(NOISE.mix(0.0), |tint| {
+                let [r, g, b] = tint.rgb();
+                RGBColor(r, g, b).mix(tint.opacity)
+            })
+        }
     }
 }
 
@@ -253,17 +314,20 @@ fn dashes(points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
 /// Mean of every `OVERSAMPLING`² block of an RGB image of the given width.
 fn averaged(large: &[u8], width: usize) -> Vec<u8> {
     let row_bytes = width * 3;
+    let area = (OVERSAMPLING * OVERSAMPLING) as u32;
     let mut small = Vec::with_capacity(large.len() / (OVERSAMPLING * OVERSAMPLING));
     for rows in large.chunks_exact(row_bytes * OVERSAMPLING) {
-        for x in (0..width).step_by(OVERSAMPLING) {
-            for channel in 0..3 {
-                let samples = rows.chunks_exact(row_bytes).flat_map(|row| {
-                    row.iter().skip(x * 3 + channel).step_by(3).take(OVERSAMPLING).map(|&v| u32::from(v))
-                });
-                let sum: u32 = samples.sum();
-                small.push((sum / (OVERSAMPLING * OVERSAMPLING) as u32) as u8);
+        let mut sums = vec![0u32; row_bytes / OVERSAMPLING];
+        for row in rows.chunks_exact(row_bytes) {
+            for (sum, block) in sums.chunks_exact_mut(3).zip(row.chunks_exact(3 * OVERSAMPLING)) {
+                for pixel in block.chunks_exact(3) {
+                    for (sum, value) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(*value);
+                    }
+                }
             }
         }
+        small.extend(sums.into_iter().map(|sum| (sum / area) as u8));
     }
     small
 }
@@ -292,5 +356,26 @@ mod tests {
     fn text_is_measured_with_the_font() {
         assert!(text_width("iiii", 13.0) < text_width("WWWW", 13.0));
         assert_eq!(text_width("", 13.0), 0.0);
+    }
+
+    #[test]
+    fn neighbouring_cells_neither_overlap_nor_gape() {
+        let mut picture = Picture::new(9.0, 2.0);
+        for i in 0..3 {
+            let left = f64::from(i) * 3.0;
+            picture.cell(Rect { left, top: 0.0, right: left + 3.0, bottom: 2.0 }, Ink::Error(8));
+        }
+        let mut pixels = vec![0xFF; 9 * 2 * 3];
+        {
+            let area = BitMapBackend::with_buffer(&mut pixels, (9, 2)).into_drawing_area();
+            draw_cells(&area, &picture, 1.0).unwrap();
+            area.present().unwrap();
+        }
+        let first = pixels[..3].to_vec();
+        assert_ne!(first, [0xFF; 3], "something is drawn");
+        assert!(pixels.chunks_exact(3).all(|pixel| pixel == first), "{pixels:?}");
+        let svg = cells(&picture, Svg::File);
+        assert_eq!(svg.matches("<path").count(), 1, "one path for a shade: {svg}");
+        assert!(svg.contains("M24 0h24v16h-24z"), "{svg}");
     }
 }

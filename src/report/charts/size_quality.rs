@@ -3,7 +3,7 @@
 //! weights, else megabytes. A mean of exactly zero has a place of its own below the logarithmic axis.
 
 use super::axis::{Axis, Scale};
-use super::picture::{Align, Ink, LABEL, LINE, Picture, Rect, TICK, fitted};
+use super::picture::{Align, Ink, LABEL, LINE, Picture, Rect, TICK, end_of, fitted};
 use super::render::text_width;
 use super::{Series, Title, all_series, note_missing};
 use crate::comparison::{Comparison, ModelCard};
@@ -12,6 +12,11 @@ use crate::report::format::{Figure, number, plain};
 const HEIGHT: f64 = 380.0;
 /// Room below the plot for a mean of zero.
 const SLOT: f64 = 34.0;
+
+/// What a pixel of distance between a label and its point costs, in square pixels covered.
+const FAR: f64 = 1.5;
+/// What a shortened name costs, likewise.
+const SHORTENING: f64 = 16.0;
 
 /// What the horizontal axis shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,8 @@ pub(super) fn caption(comparison: &Comparison) -> String {
     };
     format!(
         "Mean KL divergence from base (nats, logarithmic, lower is closer) against {size}, with intervals. \
-         The line joins the cousins that no other cousin beats in both size and divergence."
+         The line is the Pareto front: it joins the cousins that no other cousin beats in both size and divergence. \
+         Hollow signs are off the front."
     )
 }
 
@@ -61,10 +67,11 @@ pub(super) fn draw(comparison: &Comparison, width: f64, title: Title) -> Picture
     picture.rows(plot, &y, 6, |kl| number(kl, 1));
     picture.columns(plot, &x, (width / 90.0) as usize, plain);
     let name = match kind {
-        Size::BitsPerWeight => "bits per weight",
+        Size::BitsPerWeight => "bits per weight, scales included",
         Size::Megabytes => "size of the weights, MB",
     };
     picture.axis_names(plot, "mean KL divergence, nats", name);
+    draw_key(&mut picture, plot);
     if has_zero {
         let y = plot.bottom - SLOT / 2.0;
         picture.line(vec![(plot.left, y), (plot.right, y)], Ink::Grid, 1.0, true);
@@ -77,6 +84,14 @@ pub(super) fn draw(comparison: &Comparison, width: f64, title: Title) -> Picture
     let missing: Vec<String> = missing.iter().map(|s| s.label()).collect();
     note_missing(&mut picture, &missing, "no finite mean");
     picture
+}
+
+/// What the line is, at the right of the axis' name.
+fn draw_key(picture: &mut Picture, plot: Rect) {
+    let (name, y) = ("Pareto front", plot.top - 18.0);
+    let left = plot.right - text_width(name, TICK) - 28.0;
+    picture.line(vec![(left, y), (left + 22.0, y)], Ink::Muted, 2.0, false);
+    picture.text((left + 28.0, y), name, TICK, Ink::Muted, Align::Start);
 }
 
 fn axes(comparison: &Comparison, drawn: &[&Series<'_>], floor: Option<Figure>, plot: Rect) -> (Axis, Axis) {
@@ -109,7 +124,8 @@ fn draw_floor(picture: &mut Picture, plot: Rect, floor: Option<f64>) {
 }
 
 fn draw_points(picture: &mut Picture, points: &[Point<'_>], y: &Axis, plot: Rect, floor: Option<f64>) {
-    picture.line(frontier(points), Ink::Muted, 1.0, false);
+    let front = frontier(points);
+    picture.line(front.clone(), Ink::Muted, 2.0, false);
     for point in points {
         let (ink, _) = point.series.style();
         if point.kl.has_interval() && point.kl.value > 0.0 {
@@ -118,43 +134,74 @@ fn draw_points(picture: &mut Picture, points: &[Point<'_>], y: &Axis, plot: Rect
             let high = y.place(upper).unwrap_or(point.at.1);
             picture.bar((low, high), point.at.0, ink, false);
         }
-        picture.dot(point.at, 5.5, point.series.style(), false);
+        let (is_on_front, style) = (front.contains(&point.at), point.series.style());
+        if !is_on_front {
+            picture.dot(point.at, 5.5, (Ink::Page, style.1), false);
+        }
+        picture.dot(point.at, 5.5, style, !is_on_front);
     }
     let mut taken: Vec<Rect> = points.iter().map(|p| around(p.at, 7.0, 7.0)).collect();
-    taken.extend(along(&frontier(points)).map(|at| around(at, 2.0, 2.0)));
+    taken.extend(along(&front).map(|at| around(at, 2.0, 2.0)));
     if let Some(y) = floor {
         let label = text_width("noise floor (bf16)", TICK);
         taken.push(Rect { left: plot.left, top: y - 2.0, right: plot.left + label + 8.0, bottom: y + 22.0 });
     }
     for point in points {
-        let name = fitted(&point.series.label(), LABEL, (plot.right - plot.left) * 0.45);
-        let (at, align, rect) = free_place(point.at, text_width(&name, LABEL), &taken, plot);
-        picture.text(at, name, LABEL, Ink::Foreground, align);
-        taken.push(rect);
+        let (name, place) = named_place(point, &taken, plot);
+        picture.text(place.at, name, LABEL, Ink::Foreground, place.align);
+        taken.push(place.rect);
     }
+}
+
+/// Where a label goes, and how much it covers there.
+struct Place {
+    at: (f64, f64),
+    align: Align,
+    rect: Rect,
+    cost: f64,
+}
+
+/// A point's name and its place: the whole name, or its end where that covers less.
+fn named_place(point: &Point<'_>, taken: &[Rect], plot: Rect) -> (String, Place) {
+    let whole = point.series.label();
+    let most = (plot.right - plot.left) * 0.45;
+    let place = |name: String| {
+        let place = free_place(point.at, text_width(&name, LABEL), taken, plot);
+        (name, place)
+    };
+    let (long, short) = (place(fitted(&whole, LABEL, most)), place(end_of(&whole, LABEL, most * 0.6)));
+    if long.1.cost > short.1.cost + SHORTENING { short } else { long }
 }
 
 /// Where a label of the given width fits beside its point: to the right, to the left or centred, at the
 /// point's height, a little above or below, further off. If it fits nowhere, where it covers least.
-fn free_place(point: (f64, f64), width: f64, taken: &[Rect], plot: Rect) -> ((f64, f64), Align, Rect) {
+fn free_place(point: (f64, f64), width: f64, taken: &[Rect], plot: Rect) -> Place {
     const OFFSETS: [f64; 9] = [0.0, -11.0, 11.0, -20.0, 20.0, -32.0, 32.0, -46.0, 46.0];
     const BESIDE: f64 = 11.0;
     let half = LABEL / 2.0 + 1.0;
-    let places = OFFSETS.into_iter().flat_map(|dy| {
-        let (x, y) = (point.0, point.1 + dy);
-        let right = ((x + BESIDE, y), Align::Start, around((x + BESIDE + width / 2.0, y), width / 2.0, half));
-        let left = ((x - BESIDE, y), Align::End, around((x - BESIDE - width / 2.0, y), width / 2.0, half));
-        [right, left, ((x, y), Align::Middle, around((x, y), width / 2.0, half))]
-    });
     let room = Rect {
         left: plot.left + 2.0,
         top: plot.top - 8.0,
         right: plot.right + 14.0,
         bottom: plot.bottom - 1.0,
     };
-    let cost = |r: &Rect| outside(r, &room) * 4.0 + taken.iter().map(|t| overlap(r, t)).sum::<f64>();
-    let best = places.min_by(|a, b| cost(&a.2).total_cmp(&cost(&b.2)));
-    best.unwrap_or((point, Align::Start, around(point, width / 2.0, half)))
+    let places = OFFSETS.into_iter().flat_map(|dy| {
+        let (x, y) = (point.0, point.1 + dy);
+        let place = |x: f64, align: Align, centre: f64| {
+            let rect = around((centre, y), width / 2.0, half);
+            let covered: f64 = taken.iter().map(|t| overlap(&rect, t)).sum();
+            // Far from its point a label is taken for another's.
+            Place { at: (x, y), align, rect, cost: outside(&rect, &room) * 4.0 + covered + dy.abs() * FAR }
+        };
+        [
+            place(x + BESIDE, Align::Start, x + BESIDE + width / 2.0),
+            place(x - BESIDE, Align::End, x - BESIDE - width / 2.0),
+            place(x, Align::Middle, x),
+        ]
+    });
+    let nowhere =
+        Place { at: point, align: Align::Start, rect: around(point, width / 2.0, half), cost: f64::INFINITY };
+    places.min_by(|a, b| a.cost.total_cmp(&b.cost)).unwrap_or(nowhere)
 }
 
 /// Points every few pixels along a line.
