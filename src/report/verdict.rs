@@ -11,7 +11,7 @@ use super::format::{counted, visible};
 use crate::gate::{Check, Outcome, Verdict};
 
 /// Checks of one rule and cousin that came out alike and are told one by one; more are counted.
-const TOLD: usize = 6;
+const TOLD: usize = 4;
 
 /// Checks of one rule for one cousin, in the order of the verdict.
 struct Group<'a> {
@@ -76,6 +76,7 @@ pub fn terminal(verdict: &Verdict, width: usize) -> String {
         text.extend(own.iter().map(|group| told(group, width)));
         text += &passes(&own, width);
     }
+    text += &reasons(verdict, width);
     for note in &verdict.notes {
         text += &format!("\n{}", wrapped(&visible(note), "note: ", width));
     }
@@ -119,11 +120,24 @@ fn passes(groups: &[&Group<'_>], width: usize) -> String {
 
 /// "recovery, th: recovery 97.2 %, between …; asked at least 97 %".
 fn line(check: &Check) -> String {
-    let why = match (check.outcome, &check.why) {
-        (Outcome::Pass, _) | (_, None) => String::new(),
-        (_, Some(why)) => format!(" ({})", visible(why)),
+    format!("{}: {}", visible(&title(check)), visible(&check.message))
+}
+
+/// Why the rules are there that did not pass, each once.
+fn reasons(verdict: &Verdict, width: usize) -> String {
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    for check in verdict.checks.iter().filter(|check| check.outcome != Outcome::Pass) {
+        if let Some(why) = &check.why
+            && !told.iter().any(|(rule, _)| *rule == check.rule)
+        {
+            told.push((&check.rule, why));
+        }
+    }
+    let heading = if told.is_empty() { "" } else { "\nwhy these rules\n" };
+    let line = |(rule, why): &(&str, &str)| {
+        wrapped(&format!("{}: {}", visible(rule), visible(why.trim())), "  ", width)
     };
-    format!("{}: {}{why}", visible(&title(check)), visible(&check.message))
+    heading.to_owned() + &told.iter().map(line).collect::<String>()
 }
 
 /// The rule and what it was about, without the cousin.

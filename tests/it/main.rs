@@ -38,6 +38,7 @@ mod lm_eval_tasks;
 mod questions;
 
 // The program as a person meets it.
+mod browser;
 mod ci_files;
 mod command_line;
 mod gate;

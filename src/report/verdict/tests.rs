@@ -50,9 +50,12 @@ fn the_terminal_tells_what_does_not_pass_and_counts_the_rest() {
         )
     );
     assert!(text.lines().all(|line| unicode_width::UnicodeWidthStr::width(line) <= 80), "{text}");
-    assert!(text.contains("FAIL          bad, exam/th: found for bad (because)"), "{text}");
     assert!(
-        text.contains("many: 14 more checks")
+        text.contains("FAIL          bad, exam/th: found for bad\n") && text.contains("\n  bad: because\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("many: 16 more checks")
             && text.contains("pass          ok\n")
             && text.contains("note: a note")
     );
