@@ -201,7 +201,7 @@ fn quant(index: usize) -> QuantComparison {
     QuantComparison {
         model: model(&format!("model-7b-instruct-Q{index}_K_M"), 8.0 - 0.6 * index as f64),
         overall: tokens.metrics(),
-        tasks: tokens.by_task(&names),
+        tasks: tokens.by_task(&names, |task| task % 2 == 0),
         by_base_confidence: tokens.by_base_confidence(),
         by_context_position: tokens.by_context_position(),
         kl_histogram: tokens.kl_histogram(),

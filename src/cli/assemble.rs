@@ -178,12 +178,14 @@ fn quant(
     };
     let tokens = all.first(text_tokens(measured));
     let texts = |base: &BaseToken, quant_top1: u32| texts(measured, base, quant_top1);
-    let (names, _) = names(measured);
+    let (names, is_text) = names(measured);
+    // Of questions it asks about answers, not about the tokens of their options.
+    let is_text = |task: usize| is_text.get(task).copied().unwrap_or(false);
     let base_weights = models.base.model().map_or(&[][..], |base| base.decoder.weights());
     Ok(QuantComparison {
         model,
         overall: tokens.metrics(),
-        tasks: all.by_task(&names),
+        tasks: all.by_task(&names, is_text),
         by_base_confidence: tokens.by_base_confidence(),
         by_context_position: tokens.by_context_position(),
         kl_histogram: tokens.kl_histogram(),
@@ -269,7 +271,8 @@ fn judged(row: &mut QuantComparison, index: usize, measured: &Measured) -> Resul
             bytes_known: false,
         };
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        row.traces = tokens.by_task(&names).into_iter().filter(|task| task.metrics.is_some()).collect();
+        row.traces =
+            tokens.by_task(&names, |_| true).into_iter().filter(|task| task.metrics.is_some()).collect();
     }
     row.rolling = rolling(measured, base, quant);
     Ok(())

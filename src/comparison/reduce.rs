@@ -111,14 +111,18 @@ impl<'a> Tokens<'a> {
         self.with_evidence(&all)
     }
 
-    /// Each task by itself; `names[i]` is task i.
-    pub fn by_task(&self, names: &[&str]) -> Vec<TaskMetrics> {
+    /// Each task by itself; `names[i]` is task i. `keeps_evidence(i)`: a gate may ask about task i.
+    pub fn by_task(&self, names: &[&str], keeps_evidence: impl Fn(usize) -> bool + Sync) -> Vec<TaskMetrics> {
         names
             .par_iter()
             .enumerate()
             .map(|(task, name)| {
                 let rows = self.rows(|base| base.task as usize == task);
-                let metrics = (!rows.is_empty()).then(|| self.with_evidence(&rows));
+                let metrics = || match keeps_evidence(task) {
+                    true => self.with_evidence(&rows),
+                    false => self.without_evidence(&rows),
+                };
+                let metrics = (!rows.is_empty()).then(metrics);
                 TaskMetrics { task: (*name).to_owned(), metrics }
             })
             .collect()
@@ -212,10 +216,12 @@ impl<'a> Tokens<'a> {
 
     fn where_(&self, wanted: impl Fn(&BaseToken) -> bool) -> Option<TokenMetrics> {
         let rows = self.rows(wanted);
-        (!rows.is_empty()).then(|| {
-            let (finite, rest) = self.finite(&rows);
-            self.of(&Sample::new(self, &finite), rest)
-        })
+        (!rows.is_empty()).then(|| self.without_evidence(&rows))
+    }
+
+    fn without_evidence(&self, rows: &[usize]) -> TokenMetrics {
+        let (finite, rest) = self.finite(rows);
+        self.of(&Sample::new(self, &finite), rest)
     }
 
     fn rows(&self, wanted: impl Fn(&BaseToken) -> bool) -> Vec<usize> {

@@ -173,10 +173,7 @@ fn tokens(question: &Question<'_>, task: Option<&str>) -> Figure {
 fn finite(metrics: &TokenMetrics) -> Result<(), Gap> {
     match metrics.non_finite_tokens {
         0 => Ok(()),
-        n => not_measured(format!(
-            "{} NaN or infinite figures",
-            counted(n as u64, "token gave").replace("gaves", "gave")
-        )),
+        n => not_measured(format!("{} with a NaN or an infinite figure", counted(n as u64, "token"))),
     }
 }
 

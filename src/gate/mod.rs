@@ -17,7 +17,6 @@ mod tests;
 mod wording;
 
 use rayon::prelude::*;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::figure::{Found, Gap, Question};
@@ -33,7 +32,7 @@ pub use self::target::Subject;
 const SCHEMA_VERSION: u32 = 1;
 
 /// How a check, or all of them, came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is shown to hold.
@@ -80,12 +79,18 @@ impl Outcome {
 }
 
 /// What became of a policy.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     /// Version of this format.
     pub schema_version: u32,
+    /// Version of qeval that judged.
+    pub qeval_version: String,
     /// The policy's name.
     pub policy: String,
+    /// When the run began, UTC, RFC 3339.
+    pub run_created_utc: String,
+    /// When the earlier run began; absent where there is none.
+    pub previous_created_utc: Option<String>,
     /// All checks together.
     pub outcome: Outcome,
     /// Every check, in the order of the policy's rules, and of each of the run's cousins.
@@ -95,7 +100,7 @@ pub struct Verdict {
 }
 
 /// One rule held against one figure.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// The rule's name.
     pub rule: String,
@@ -161,10 +166,12 @@ pub fn judge(policy: &Policy, comparison: &Comparison, previous: Option<&Compari
         check.message = wording::message(check);
     }
     let outcome = checks.iter().fold(Outcome::Pass, |outcome, check| outcome.worse(check.outcome));
-    let name = policy.name.clone().unwrap_or_else(|| "policy".to_owned());
     Verdict {
         schema_version: SCHEMA_VERSION,
-        policy: name,
+        qeval_version: env!("CARGO_PKG_VERSION").to_owned(),
+        policy: policy.name.clone().unwrap_or_else(|| "policy".to_owned()),
+        run_created_utc: comparison.provenance.created_utc.clone(),
+        previous_created_utc: previous.map(|previous| previous.provenance.created_utc.clone()),
         outcome,
         checks,
         notes: notes(policy, comparison, previous),

@@ -365,7 +365,9 @@ impl Policy {
             };
             let folder = place.parent().unwrap_or(Path::new("")).to_owned();
             chain.push(place.clone());
-            below.cover(next.with_extended(&place, &folder, chain)?);
+            let next = next.with_extended(&place, &folder, chain)?;
+            // What it is called and for is its own.
+            below.cover(Policy { name: None, description: None, ..next });
             chain.pop();
         }
         below.cover(self);

@@ -1,7 +1,6 @@
 //! What a rule is about in a given run: which cousins, and of each all text, a task, a language, a group, a level. What a
 //! rule names and a run does not have is a target too: one that was not measured.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metric::Source;
@@ -43,7 +42,7 @@ pub(super) fn cousins(comparison: &Comparison) -> Vec<Cousin<'_>> {
 }
 
 /// What a check is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subject {
     /// Over what the metric was taken.
     pub per: Per,

@@ -522,7 +522,8 @@ fn policies_extend_each_other_and_replace_rules_by_name() {
     assert_eq!(names, ["recovery", "kl_tail", "kl_mean", "perplexity", "every_weight", "extra", "size"]);
     assert_eq!((policy.rules[0].min, policy.rules[5].max), (Some(0.9), Some(0.1)));
     assert_eq!(policy.confidence_of(&policy.rules[0]), 0.99);
-    assert_eq!((policy.name.as_deref(), policy.regressions.len()), (Some("release"), 2));
+    assert_eq!((policy.name.as_deref(), policy.regressions.len()), (Some("own"), 2));
+    assert_eq!(Policy::load("release").unwrap().name.as_deref(), Some("release"));
     write("a.yaml", "version: 1\nextends: b.yaml\nrules: []\n");
     write("b.yaml", "version: 1\nextends: a.yaml\nrules: []\n");
     assert!(load("a.yaml").unwrap_err().to_string().contains("without end"));

@@ -107,7 +107,16 @@ fn has_bash() -> bool {
     cfg!(unix) && Command::new("bash").arg("--version").output().is_ok()
 }
 
-/// The gate's script run as the runner runs it, with a stub that notes its arguments and exits with `code`.
+/// What the gate's script runs.
+#[derive(Clone, Copy)]
+enum Program {
+    /// Notes its arguments and exits with this code.
+    Stub(i32),
+    /// The program itself.
+    Qeval,
+}
+
+/// The gate's script run as the runner runs it.
 struct Run {
     output: Output,
     arguments: Vec<String>,
@@ -116,14 +125,18 @@ struct Run {
     _keep: tempfile::TempDir,
 }
 
-fn run_gate(inputs: &[(&str, &str)], code: i32) -> Run {
+fn run_gate(inputs: &[(&str, &str)], program: Program) -> Run {
     let keep = tempfile::tempdir().unwrap();
     let root = keep.path().canonicalize().unwrap();
     let (bin, folder) = (root.join("bin"), root.join("a folder"));
     std::fs::create_dir_all(&bin).unwrap();
     std::fs::create_dir_all(&folder).unwrap();
     let stub = bin.join("qeval");
-    std::fs::write(&stub, "#!/bin/sh\nprintf '%s\\0' \"$@\" > \"$NOTED\"\nexit \"$STUB_EXIT\"\n").unwrap();
+    let text = match program {
+        Program::Stub(code) => format!("printf '%s\\0' \"$@\" > \"$NOTED\"\nexit {code}"),
+        Program::Qeval => format!("exec '{}' \"$@\"", env!("CARGO_BIN_EXE_qeval")),
+    };
+    std::fs::write(&stub, format!("#!/bin/sh\n{text}\n")).unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -146,7 +159,7 @@ fn run_gate(inputs: &[(&str, &str)], code: i32) -> Run {
     );
     let mut command = Command::new("bash");
     command.args(["--noprofile", "--norc", "-eo", "pipefail"]).arg(&script).current_dir(&folder);
-    command.env("PATH", path.unwrap()).env("NOTED", &noted).env("STUB_EXIT", code.to_string());
+    command.env("PATH", path.unwrap()).env("NOTED", &noted);
     command.env("GITHUB_OUTPUT", &outputs);
     for (name, expression) in gate["env"].as_mapping().unwrap() {
         let expression = expression.as_str().unwrap();
@@ -183,7 +196,7 @@ fn arguments_arrive_unharmed() {
             ("inconclusive", "keep"),
             ("args", "--limit=5\n--text=$(touch pwned)"),
         ],
-        0,
+        Program::Stub(0),
     );
     assert!(run.output.status.success(), "{}", String::from_utf8_lossy(&run.output.stderr));
     let policy = format!("--gate={hostile}");
@@ -214,7 +227,7 @@ fn what_was_not_given_is_left_out() {
     if !has_bash() {
         return;
     }
-    let run = run_gate(&[("base", "org/model"), ("quants", "a.gguf\n")], 0);
+    let run = run_gate(&[("base", "org/model"), ("quants", "a.gguf\n")], Program::Stub(0));
     let expected = ["compare", "--gate=release", "--out=qeval-report", "--", "org/model", "a.gguf"];
     assert_eq!(run.arguments, expected);
 }
@@ -227,9 +240,32 @@ fn exit_codes_are_handed_on_with_their_name() {
     let outcomes =
         [(0, "pass"), (1, "fail"), (2, "not_measured"), (3, "inconclusive"), (101, "not_measured")];
     for (code, outcome) in outcomes {
-        let run = run_gate(&[("base", "b"), ("quants", "q")], code);
+        let run = run_gate(&[("base", "b"), ("quants", "q")], Program::Stub(code));
         assert_eq!(run.output.status.code(), Some(code));
         let report = run.folder.join("qeval-report");
         assert_eq!(run.outputs, format!("report={}\noutcome={outcome}\n", report.display()));
+    }
+}
+
+/// The step as it is, with the program and real models.
+#[test]
+fn the_step_gates_real_models() {
+    let (true, Some(models)) = (has_bash(), crate::support::shared("models/polyglot6m")) else { return };
+    let (base, quant) =
+        (models.display().to_string(), models.join("polyglot6m-Q8_0.gguf").display().to_string());
+    let args = "--max-windows=4\n--no-noise-floor\n--quiet";
+    for (policy, code, outcome) in [("smoke", 0, "pass"), ("release", 2, "not_measured")] {
+        let inputs = [("base", base.as_str()), ("quants", &quant), ("policy", policy), ("args", args)];
+        let run = run_gate(&inputs, Program::Qeval);
+        let text = String::from_utf8_lossy(&run.output.stdout).into_owned();
+        assert_eq!(
+            run.output.status.code(),
+            Some(code),
+            "{text}{}",
+            String::from_utf8_lossy(&run.output.stderr)
+        );
+        assert!(run.outputs.ends_with(&format!("outcome={outcome}\n")), "{}", run.outputs);
+        let junit = std::fs::read_to_string(run.folder.join("qeval-report/gate.junit.xml")).unwrap();
+        assert!(roxmltree::Document::parse(&junit).is_ok());
     }
 }

@@ -37,8 +37,16 @@ fn verdict() -> Verdict {
     ];
     checks.extend((0..20).map(|_| check("many", Some(HOSTILE), Outcome::Fail)));
     checks[3].message = HOSTILE.to_owned();
-    let (policy, notes) = ("release".to_owned(), vec!["a note".to_owned()]);
-    Verdict { schema_version: 1, policy, outcome: Outcome::NotMeasured, checks, notes }
+    Verdict {
+        schema_version: 1,
+        qeval_version: "0.1.0".to_owned(),
+        policy: "release".to_owned(),
+        run_created_utc: "2026-01-02T03:04:05Z".to_owned(),
+        previous_created_utc: None,
+        outcome: Outcome::NotMeasured,
+        checks,
+        notes: vec!["a note".to_owned()],
+    }
 }
 
 #[test]
