@@ -89,6 +89,23 @@ pub(crate) fn of(quants: Vec<QuantComparison>) -> Comparison {
     }
 }
 
+/// The same comparison with `text` before every foreign text. Enumerations and scores stay what they are: another word
+/// there is a damaged file, and refused.
+pub(crate) fn hostile(tame: &Comparison, text: &str) -> Comparison {
+    const NOT_FOREIGN: [&str; 5] = ["stage", "method", "base", "quant", "same_answer"];
+    fn poison(value: &mut serde_json::Value, key: &str, text: &str) {
+        match value {
+            serde_json::Value::String(s) if !NOT_FOREIGN.contains(&key) => s.insert_str(0, text),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|v| poison(v, key, text)),
+            serde_json::Value::Object(map) => map.iter_mut().for_each(|(k, v)| poison(v, k, text)),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(tame).expect("a comparison is JSON");
+    poison(&mut value, "", text);
+    serde_json::from_value(value).expect("texts may be anything")
+}
+
 fn provenance() -> Provenance {
     let command =
         ["qeval", "compare", "models/polyglot6m", "models/polyglot6m-Q8_0.gguf", "--suite", "perplexity"];

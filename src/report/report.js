@@ -1,6 +1,6 @@
 "use strict";
-// Makes every table with more than one row sortable, by mouse and by keyboard. Without this script
-// the report says the same; nothing else is done here.
+// Makes every table with more than one row sortable and wakes the controls that choose among samples, by mouse and by
+// keyboard. Without this script the report says the same and shows every sample; nothing else is done here.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   if (!body || body.rows.length < 2) continue;
@@ -30,4 +30,40 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...rows.map(([, row]) => row));
     });
   });
+}
+for (const filter of document.querySelectorAll(".filter")) {
+  const list = document.getElementById(filter.dataset.list);
+  if (!list) continue;
+  const samples = [...list.querySelectorAll("li")].map((item) => ({ item, text: item.textContent.toLowerCase() }));
+  const groups = [...list.querySelectorAll("details")].map((group) => ({ group, open: group.open }));
+  const wanted = filter.querySelector("input");
+  const selects = [...filter.querySelectorAll("select")];
+  const count = filter.querySelector("[role=status]");
+  const update = () => {
+    const text = wanted.value.trim().toLowerCase();
+    const chosen = selects.filter((select) => select.value !== "");
+    let shown = 0;
+    for (const sample of samples) {
+      const fits = sample.text.includes(text)
+        && chosen.every((select) => sample.item.dataset[select.dataset.key] === select.value);
+      sample.item.hidden = !fits;
+      shown += fits;
+    }
+    const active = text !== "" || chosen.length > 0;
+    for (const { group, open } of groups) {
+      const some = group.querySelector("li:not([hidden])") !== null;
+      group.hidden = !some;
+      group.open = active ? some : open;
+    }
+    const total = `${samples.length} ${filter.dataset.noun}s`;
+    count.textContent = active ? `${shown} of ${total}` : total;
+  };
+  filter.addEventListener("input", update);
+  filter.querySelector("button").addEventListener("click", () => {
+    wanted.value = "";
+    selects.forEach((select) => { select.value = ""; });
+    update();
+    wanted.focus();
+  });
+  filter.hidden = false;
 }

@@ -1,11 +1,18 @@
-//! What a comparison found, in sentences: computed from the figures, never from a threshold on them.
+//! What a comparison found, in sentences computed from the figures. The only thresholds are those of the grades in
+//! `wording/cousins.rs`, which are stated where they are used.
 //!
 //! Sentences say what is shown and no more: a cousin is "closest" by its mean KL divergence, and where
 //! intervals overlap the order is said to be open; a lower perplexity than base's is called a change,
 //! never an improvement; what is as small as rounding is said to be as small as rounding.
 //! Shared by the terminal and the HTML report; it must not know either. Plain text, not yet escaped.
 
+mod cousins;
+mod pairs;
 mod questions;
+
+pub use self::cousins::{CousinVerdict, Grade, cousins, grade};
+pub use self::pairs::{pairs, shown_steps};
+pub use self::questions::scores_of;
 
 use std::collections::BTreeMap;
 
@@ -32,17 +39,18 @@ pub struct Sentence {
     pub text: String,
 }
 
-/// The verdict in one line, without full stop: a heading.
+/// The verdict in one line, without full stop: a heading. Accuracy where it was measured, else the tokens.
 pub fn headline(comparison: &Comparison) -> String {
     let order = ranking(comparison);
     let (Some(closest), Some(furthest)) = (order.first(), order.last()) else {
-        return questions::without_quants(comparison);
+        return with_units_kept(&questions::without_quants(comparison));
     };
-    // Where no text was scored, the answers are all there is.
-    if order.iter().all(|q| !is_measured(&q.overall))
-        && let Some(headline) = questions::headline(comparison)
-    {
-        return headline;
+    if let Some(answers) = questions::headline(comparison) {
+        let nothing_else = order.iter().all(|q| !is_measured(&q.overall));
+        let is_silent = questions::cousins(comparison).iter().all(|(_, s)| s.uninformative.is_some());
+        if nothing_else || !is_silent {
+            return with_units_kept(&answers);
+        }
     }
     if order.iter().all(|q| is_identical(&q.overall)) {
         return match order.as_slice() {
@@ -51,30 +59,51 @@ pub fn headline(comparison: &Comparison) -> String {
         };
     }
     let near = format!("{} is closest to {}", name(closest), visible(&comparison.base.label));
-    match order.as_slice() {
+    with_units_kept(&match order.as_slice() {
         [only] => format!("{}: {}", name(only), cost(&only.overall)),
         _ if !has_mean(closest) => "No cousin has a finite divergence from base".to_owned(),
         _ if !has_mean(furthest) => format!("{near}, {} could not be measured", name(furthest)),
-        _ => format!("{near}, {} is furthest", name(furthest)),
-    }
+        _ => format!(
+            "{near}, {} is furthest: same top token at {} % and {} % of positions",
+            name(furthest),
+            number(closest.overall.top1_agreement.value * 100.0, 3),
+            number(furthest.overall.top1_agreement.value * 100.0, 3)
+        ),
+    })
 }
 
 /// The verdict's sentences, most important first.
 pub fn verdict(comparison: &Comparison) -> Vec<Sentence> {
     let order = ranking(comparison);
-    let mut sentences = Vec::new();
-    sentences.extend(non_finite(comparison));
+    let differing = differing(&order);
+    let mut sentences = non_finite(comparison);
+    sentences.extend(questions::verdict(comparison));
     sentences.extend(identical(&order));
-    let differing: Vec<&QuantComparison> =
-        order.into_iter().filter(|q| has_mean(q) && !is_identical(&q.overall)).collect();
     sentences.extend(closest(&differing));
     sentences.extend(furthest(&differing));
-    sentences.extend(against_the_floor(comparison, &differing));
+    sentences.extend(about_all(comparison, &differing));
+    sentences
+}
+
+/// The verdict without what [`cousins`] says of each: what is about all of them, and what is easily misread.
+pub fn findings(comparison: &Comparison) -> Vec<Sentence> {
+    let order = ranking(comparison);
+    let mut sentences = non_finite(comparison);
+    sentences.extend(about_all(comparison, &differing(&order)));
+    sentences
+}
+
+fn differing<'a>(order: &[&'a QuantComparison]) -> Vec<&'a QuantComparison> {
+    order.iter().copied().filter(|q| has_mean(q) && !is_identical(&q.overall)).collect()
+}
+
+fn about_all(comparison: &Comparison, differing: &[&QuantComparison]) -> Vec<Sentence> {
+    let mut sentences = against_the_floor(comparison, differing);
     sentences.extend(differing.iter().filter_map(|quant| rounding_noise(quant)));
-    sentences.extend(lower_perplexity(comparison, &differing));
-    sentences.extend(worst_task(&differing));
-    sentences.extend(worst_layer(&differing));
-    sentences.extend(questions::verdict(comparison));
+    sentences.extend(lower_perplexity(comparison, differing));
+    sentences.extend(worst_task(differing));
+    sentences.extend(worst_layer(differing));
+    sentences.extend(questions::findings(comparison));
     sentences
 }
 
@@ -516,7 +545,10 @@ mod tests {
     fn the_order_is_said_to_be_open_where_intervals_overlap() {
         let near = |kl| Damage { kl, ..SOME };
         let open = fixture::of(vec![fixture::quant("a", near(0.0101)), fixture::quant("b", near(0.0100))]);
-        assert!(headline(&open).starts_with("b is closest to polyglot6m, a is furthest"));
+        assert_eq!(
+            headline(&open).replace('\u{a0}', " "),
+            "b is closest to polyglot6m, a is furthest: same top token at 90.0 % and 90.0 % of positions"
+        );
         assert!(text_of(&open).contains("That it is closer than a is not shown"));
         let shown = fixture::of(vec![fixture::quant("a", near(0.02)), fixture::quant("b", near(0.01))]);
         assert!(!text_of(&shown).contains("not shown"));

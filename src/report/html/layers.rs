@@ -1,8 +1,9 @@
 //! Sections about the inside of the models: layers, linear layers, weights.
 //! Every function takes the comparison and returns a section, empty where nothing was probed.
 
+use super::alternatives::drawn;
 use super::table::{Cell, Table, details};
-use super::{Section, escaped, figure, indexed, model_name};
+use super::{Section, escaped, indexed, model_name};
 use crate::comparison::{Comparison, ErrorView, LayerErrors, QuantComparison, WeightComparison};
 use crate::error::Result;
 use crate::report::charts::Chart;
@@ -14,9 +15,9 @@ const WORST: usize = 12;
 /// Layers, linear layers, weights.
 pub(super) fn all(comparison: &Comparison) -> Result<Vec<Section>> {
     Ok(vec![
-        Section { id: "layers", title: "Layer by layer", html: layers(comparison)? },
-        Section { id: "linears", title: "Linear layers", html: linears(comparison) },
-        Section { id: "weights", title: "Weights", html: weights(comparison) },
+        Section { id: "layers", title: "Layer by layer", nav: "Layers", html: layers(comparison)? },
+        Section { id: "linears", title: "Linear layers", nav: "Linears", html: linears(comparison) },
+        Section { id: "weights", title: "Weights", nav: "Weights", html: weights(comparison) },
     ])
 }
 
@@ -73,7 +74,8 @@ fn layers(comparison: &Comparison) -> Result<String> {
         0 => String::new(),
         n => format!("<p class=\"note\">{n} elements were NaN or infinite and are in no figure.</p>"),
     };
-    Ok(figure(Chart::LayerProfile, comparison)?
+    Ok(drawn(Chart::LayerHeatmap, comparison)?
+        + &drawn(Chart::LayerProfile, comparison)?
         + &note
         + &details("All figures of every layer", &table.html(), false))
 }
@@ -146,14 +148,13 @@ fn weights(comparison: &Comparison) -> String {
     })
 }
 
-/// One closed table per cousin (the first open), behind a note; nothing if all are empty.
+/// One closed table per cousin, behind a note; nothing if all are empty.
 fn per_cousin(comparison: &Comparison, note: &str, table: impl Fn(&QuantComparison) -> Table) -> String {
     let tables =
         indexed(comparison).filter(|(index, _)| index.is_some()).map(|(index, q)| (index, q, table(q)));
     let html: String = tables
         .filter(|(.., table)| !table.is_empty())
-        .enumerate()
-        .map(|(i, (index, quant, table))| details(&model_name(quant, index), &table.html(), i == 0))
+        .map(|(index, quant, table)| details(&model_name(quant, index), &table.html(), false))
         .collect();
     if html.is_empty() { html } else { note.to_owned() + &html }
 }

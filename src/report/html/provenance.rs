@@ -3,12 +3,14 @@
 use super::table::{Cell, Table, details};
 use super::{Section, escaped, foreign, indexed, model_name, signed_name};
 use crate::comparison::{Comparison, ModelCard};
-use crate::report::format::{bytes, count, number};
+use crate::report::format::{bytes, count, counted, number};
+use crate::report::wording;
 
 /// The section.
 pub(super) fn section(comparison: &Comparison) -> Section {
-    let html = measurement(comparison) + &files(comparison) + &models(comparison) + &suites(comparison);
-    Section { id: "provenance", title: "How it was measured", html }
+    let files = details("Files and their hashes", &files(comparison), false);
+    let html = measurement(comparison) + &files + &models(comparison) + &suites(comparison);
+    Section { id: "provenance", title: "How it was measured", nav: "Provenance", html }
 }
 
 fn measurement(comparison: &Comparison) -> String {
@@ -16,16 +18,26 @@ fn measurement(comparison: &Comparison) -> String {
     let command: Vec<String> = p.command_line.iter().map(|argument| quoted(argument)).collect();
     let terms = [
         ("Command", format!("<code>{}</code>", escaped(&command.join(" ")))),
-        ("Protocol", escaped(&comparison.protocol.description)),
-        ("Asked", comparison.asking.as_deref().map_or_else(String::new, escaped)),
+        ("Protocol", protocol(comparison)),
+        ("Asked", comparison.asking.as_deref().map_or_else(|| "no questions".to_owned(), escaped)),
         ("Computed", escaped(&p.compute)),
         ("Where", format!("{}, {}, {} threads", escaped(&p.platform), escaped(&p.device), p.threads)),
         ("When", escaped(&p.created_utc)),
         ("Took", took(p.wall_seconds, p.floating_point_operations)),
-        ("Seed", p.seed.to_string()),
+        ("Arithmetic", format!("{} floating-point operations", number(p.floating_point_operations, 3))),
+        ("Seed", format!("{} (bootstrap, probe sample)", p.seed)),
+        ("Intervals", escaped(&wording::about_intervals(comparison))),
         ("Shared vocabulary", format!("{} token ids", count(comparison.vocabulary_size as u64))),
         ("Tokens held at once", count(p.chunk_tokens as u64)),
-        ("Versions", format!("qeval {}, candle {}", escaped(&p.qeval_version), escaped(&p.candle_version))),
+        (
+            "Versions",
+            format!(
+                "qeval {}, candle {}, format {} of comparison.json",
+                escaped(&p.qeval_version),
+                escaped(&p.candle_version),
+                comparison.schema_version
+            ),
+        ),
     ];
     let items: String = terms
         .iter()
@@ -33,6 +45,16 @@ fn measurement(comparison: &Comparison) -> String {
         .map(|(term, html)| format!("<dt>{term}</dt><dd>{html}</dd>\n"))
         .collect();
     format!("<dl>{items}</dl>")
+}
+
+/// The protocol's name where its description does not say it.
+fn protocol(comparison: &Comparison) -> String {
+    let card = &comparison.protocol;
+    let description = escaped(&card.description);
+    match card.description.contains(&card.name) {
+        true => description,
+        false => format!("{}: {description}", escaped(&card.name)),
+    }
 }
 
 fn took(seconds: f64, operations: f64) -> String {
@@ -87,6 +109,8 @@ fn models(comparison: &Comparison) -> String {
             ("width", ""),
             ("vocabulary", ""),
             ("weights", ""),
+            ("bytes", "of weights"),
+            ("bits", "per weight"),
             ("encodings", "largest first"),
             ("activations", "into quantized linears"),
             ("KV cache", ""),
@@ -96,8 +120,11 @@ fn models(comparison: &Comparison) -> String {
     );
     for (name, model) in cards(comparison) {
         let amount = |n: u64| Cell::labelled(n as f64, count(n));
-        let encodings: Vec<String> =
-            model.encodings.iter().map(|e| format!("{} {}", e.encoding, bytes(e.bytes))).collect();
+        let encodings: Vec<String> = model
+            .encodings
+            .iter()
+            .map(|e| format!("{} {} in {}", e.encoding, bytes(e.bytes), counted(e.tensors as u64, "tensor")))
+            .collect();
         let cells = vec![
             Cell::text(model.path.as_str()),
             Cell::text(model.format.as_str()),
@@ -106,6 +133,8 @@ fn models(comparison: &Comparison) -> String {
             amount(model.hidden_size as u64),
             amount(model.vocab_size as u64),
             amount(model.parameters),
+            amount(model.weight_bytes),
+            Cell::number(model.bits_per_weight, 4),
             Cell::text(encodings.join(", ")),
             Cell::text(model.activations.as_str()),
             Cell::text(model.kv_cache.as_deref().unwrap_or("as computed")),
@@ -120,14 +149,25 @@ fn models(comparison: &Comparison) -> String {
 fn suites(comparison: &Comparison) -> String {
     let mut table = Table::new(
         "Tasks",
-        &[("task", ""), ("kind", ""), ("version", "of the suite"), ("SHA-256", "of the suite")],
+        &[
+            ("task", ""),
+            ("kind", ""),
+            ("group", ""),
+            ("language", ""),
+            ("version", "of the suite"),
+            ("SHA-256", "of the suite"),
+        ],
     );
     for task in &comparison.tasks {
-        let version = Cell::labelled(f64::from(task.suite_version), task.suite_version.to_string());
-        table.row(
-            escaped(&task.name),
-            vec![Cell::text(task.kind.as_str()), version, Cell::text(task.suite_sha256.as_str())],
-        );
+        let optional = |text: Option<&str>| text.map_or_else(Cell::missing, Cell::text);
+        let cells = vec![
+            Cell::text(task.kind.as_str()),
+            optional(task.group.as_deref()),
+            optional(task.language.as_deref()),
+            Cell::labelled(f64::from(task.suite_version), task.suite_version.to_string()),
+            Cell::text(task.suite_sha256.as_str()),
+        ];
+        table.row(escaped(&task.name), cells);
     }
-    if table.is_empty() { String::new() } else { details("Suites in detail", &table.html(), false) }
+    if table.is_empty() { String::new() } else { details("Suites and their hashes", &table.html(), false) }
 }

@@ -1,26 +1,44 @@
 //! Sections about answered questions: accuracy by task, by language and by difficulty, for cousins and for base alone.
 //! Every function takes the comparison and returns a section, empty where nothing was asked.
 
-use super::sections::drawn;
+use super::alternatives::drawn;
 use super::table::{Cell, Table, details};
 use super::{Section, escaped};
 use crate::comparison::Comparison;
 use crate::comparison::tasks::{LanguageScores, PairedScores, QuestionComparison, TaskKey};
 use crate::error::Result;
 use crate::report::charts::Chart;
-use crate::report::format::{Figure, count};
-use crate::report::questions::{self, Asked, Scope};
+use crate::report::format::{Figure, count, counted};
+use crate::report::questions::{self, Asked, Family, Scope};
 
 /// A loss of this many points has the darkest shade.
 const DARKEST: f64 = 0.2;
 
-/// Questions, languages, difficulty.
+/// More tasks than that are a long chart, which waits behind a line.
+const MOST_DRAWN: usize = 9;
+
+/// Languages, difficulty, questions.
 pub(super) fn all(comparison: &Comparison) -> Result<Vec<Section>> {
     let asked = questions::asked(comparison);
     Ok(vec![
-        Section { id: "questions", title: "Questions", html: questions_html(comparison, &asked)? },
-        Section { id: "languages", title: "Languages", html: languages(comparison, &asked)? },
-        Section { id: "difficulty", title: "Difficulty", html: difficulty(comparison, &asked)? },
+        Section {
+            id: "languages",
+            title: "Languages",
+            nav: "Languages",
+            html: languages(comparison, &asked)?,
+        },
+        Section {
+            id: "difficulty",
+            title: "Reasoning against difficulty",
+            nav: "Difficulty",
+            html: difficulty(comparison, &asked)?,
+        },
+        Section {
+            id: "questions",
+            title: "Questions by task",
+            nav: "Questions",
+            html: questions_html(comparison, &asked)?,
+        },
     ])
 }
 
@@ -29,12 +47,32 @@ fn questions_html(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String
         return Ok(base_alone(comparison));
     }
     let lines = questions::lines(asked);
-    let mut html = drawn(Chart::Questions, comparison)?;
+    let (tasks, sums): (Vec<&questions::Line<'_>>, Vec<_>) =
+        lines.iter().partition(|line| line.scope == Scope::Task);
+    let chart = drawn(Chart::Questions, comparison)?;
+    let mut html = String::new();
+    let (all, groups): (Vec<_>, Vec<_>) = sums.iter().copied().partition(|line| line.scope == Scope::All);
+    if !all.is_empty() {
+        html += &scores_table("Accuracy over all questions", asked, &all);
+    }
+    if !groups.is_empty() {
+        let table = scores_table("Accuracy by group of tasks", asked, &groups);
+        let summary = format!("By group: {}", counted(groups.len() as u64, "group"));
+        html += &details(&summary, &table, groups.len() * asked.len() <= MOST_DRAWN);
+    }
+    html += &match chart.is_empty() || tasks.len() <= MOST_DRAWN {
+        true => chart,
+        false => details("Change of accuracy by task, drawn", &chart, false),
+    };
+    if !tasks.is_empty() {
+        let table = scores_table("Accuracy by task, by its headline metric", asked, &tasks);
+        let summary = format!("Every task: {}", counted(tasks.len() as u64, "task"));
+        html += &details(&summary, &table, sums.is_empty() && tasks.len() <= MOST_DRAWN);
+    }
     if !lines.is_empty() {
-        html += &scores_table(asked, &lines);
-        html += "<p class=\"note\">Differences are quant − base over the same samples, in percentage points. Flips: \
+        html += "<p class=\"note\">Differences are cousin − base over the same samples, in percentage points. Flips: \
             right under one side and wrong under the other; answer changes count another wrong answer too. Recovery: \
-            quant / base; above guessing: the same of what lies above the share that guessing gets right. p: two-sided \
+            cousin / base; above guessing: the same of what lies above the share that guessing gets right. p: two-sided \
             test of no difference, adjusted for all tests of its kind (Holm). Visible: the loss that these questions \
             would have shown (one-sided 5 %, power 80 %); that none is shown is no proof that there is none.</p>";
     }
@@ -45,10 +83,9 @@ fn questions_html(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String
         })
         .collect();
     if !reasons.is_empty() {
-        html += &format!(
-            "<h3>Where nothing can be learnt about a loss</h3><ul class=\"soft\">{}</ul>",
-            reasons.concat()
-        );
+        let summary =
+            format!("Where nothing can be learnt about a loss: {}", counted(reasons.len() as u64, "row"));
+        html += &details(&summary, &format!("<ul class=\"soft\">{}</ul>", reasons.concat()), false);
     }
     Ok(html + &details("Every metric and filter", &every_metric(asked), false))
 }
@@ -82,9 +119,9 @@ fn share_cell(share: Option<f64>) -> Cell {
     share.map_or_else(Cell::missing, |share| Cell::number(share * 100.0, 3))
 }
 
-fn scores_table(asked: &[Asked<'_>], lines: &[questions::Line<'_>]) -> String {
+fn scores_table(caption: &str, asked: &[Asked<'_>], lines: &[&questions::Line<'_>]) -> String {
     let mut table = Table::new(
-        "Accuracy of every cousin: all questions, groups and tasks by their headline metric",
+        caption,
         &[
             ("questions", ""),
             ("model", ""),
@@ -132,11 +169,7 @@ fn scores_table(asked: &[Asked<'_>], lines: &[questions::Line<'_>]) -> String {
                 p_cell(scores),
                 share_cell(scores.minimum_detectable_effect),
             ];
-            if line.scope == Scope::Task {
-                table.row(heading.clone(), cells)
-            } else {
-                table.aside(heading.clone(), cells)
-            }
+            table.row(heading.clone(), cells);
         }
     }
     table.html()
@@ -214,8 +247,9 @@ fn base_alone(comparison: &Comparison) -> String {
 
 fn languages(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String> {
     let lines = questions::languages(asked);
+    let map = drawn(Chart::LanguageHeatmap, comparison)?;
     if lines.is_empty() {
-        return Ok(String::new());
+        return Ok(map);
     }
     let mut matrix = Table::new(
         "Difference of accuracy by language, percentage points; the darker, the larger the loss",
@@ -249,7 +283,13 @@ fn languages(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String> {
     }
     let english =
         if english.is_empty() { String::new() } else { details("Against English", &english.html(), false) };
-    Ok(drawn(Chart::Languages, comparison)? + &matrix.html() + &english)
+    let intervals = drawn(Chart::Languages, comparison)?;
+    let intervals = match intervals.is_empty() || map.is_empty() {
+        true => intervals,
+        false => details("With intervals, drawn", &intervals, false),
+    };
+    let summary = format!("Every language: {}", counted(lines.len() as u64, "language"));
+    Ok(map + &intervals + &details(&summary, &matrix.html(), lines.len() <= MOST_DRAWN) + &english)
 }
 
 fn difficulty(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String> {
@@ -257,27 +297,77 @@ fn difficulty(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String> {
     if families.is_empty() {
         return Ok(String::new());
     }
-    let mut falls = Table::new(
-        "The first level at which a cousin is shown to be worse than base (5 %, Holm over the levels)",
-        &[("task", "")],
-    );
+    let falls = if asked.is_empty() { String::new() } else { falls(&families, asked) };
+    let chart = drawn(Chart::Difficulty, comparison)?;
+    Ok(falls + &chart + &details("Every level", &levels(&families, asked), false))
+}
+
+/// The first level at which each cousin is worse; tasks without any behind a line.
+fn falls(families: &[Family<'_>], asked: &[Asked<'_>]) -> String {
+    let table = |caption: &str, families: &[&Family<'_>]| {
+        let mut table = Table::new(caption, &[("task", "")]);
+        for cousin in asked {
+            table.column(cousin.name());
+        }
+        for family in families {
+            let guessed = family.rows.iter().flatten().any(|row| row.scores.uninformative.is_some());
+            let mark = if guessed { " <span class=\"soft\">(guessing)</span>" } else { "" };
+            let at = |row: &Option<&QuestionComparison>| match row {
+                None => Cell::missing(),
+                Some(row) => row.falls_off_at.map_or_else(
+                    || Cell::text("not shown"),
+                    |level| Cell::text(questions::level_name(level, family.unit)),
+                ),
+            };
+            table.row(format!("{}{mark}", escaped(family.name)), family.rows.iter().map(at).collect());
+        }
+        table.html()
+    };
+    let (some, none): (Vec<&Family<'_>>, Vec<_>) = families
+        .iter()
+        .partition(|family| family.rows.iter().flatten().any(|row| row.falls_off_at.is_some()));
+    let caption =
+        "The first level at which a cousin is shown to be worse than base (5 %, Holm over the levels)";
+    let shown = match some.as_slice() {
+        [] => String::new(),
+        some => table(caption, some),
+    };
+    let samples = families.iter().flat_map(|f| f.levels.iter().filter_map(|level| f.first_at(*level)));
+    let (least, most) = samples
+        .fold((usize::MAX, 0), |(least, most), scores| (least.min(scores.samples), most.max(scores.samples)));
+    let size = match (least, most) {
+        (usize::MAX, _) => String::new(),
+        (least, most) if least == most => format!(" Every level has {}.", counted(least as u64, "sample")),
+        (least, most) => {
+            format!(" A level has {} to {}.", count(least as u64), counted(most as u64, "sample"))
+        }
+    };
+    let quiet = match none.as_slice() {
+        [] => String::new(),
+        none => {
+            let tasks = counted(none.len() as u64, "task");
+            let whose = if some.is_empty() { "" } else { "other " };
+            let list =
+                details(&format!("Tasks where no level shows a loss: {tasks}"), &table(caption, none), false);
+            format!(
+                "<p>In {whose}{tasks} no cousin is shown to be worse than base at any level.{size} That a loss is not \
+                 shown is no proof that there is none.</p>{list}"
+            )
+        }
+    };
+    shown + &quiet
+}
+
+/// Every level of every task: base, and the difference of every cousin.
+fn levels(families: &[Family<'_>], asked: &[Asked<'_>]) -> String {
     let mut levels = Table::new(
         "Every level: base, and the difference of every cousin in percentage points",
         &[("task", ""), ("level", ""), ("samples", ""), ("guessing", "%"), ("base", "%")],
     );
     for cousin in asked {
-        falls.column(cousin.name());
         levels.column(cousin.name());
     }
-    for family in &families {
-        let at = |row: &Option<&QuestionComparison>| match row {
-            None => Cell::missing(),
-            Some(row) => row.falls_off_at.map_or_else(
-                || Cell::text("not shown"),
-                |level| Cell::text(questions::level_name(level, family.unit)),
-            ),
-        };
-        falls.row(escaped(family.name), family.rows.iter().map(at).collect());
+    for family in families {
         for (i, level) in family.levels.iter().enumerate() {
             let mut cells = vec![
                 Cell::labelled(f64::from(*level), questions::level_name(*level, family.unit)),
@@ -290,6 +380,5 @@ fn difficulty(comparison: &Comparison, asked: &[Asked<'_>]) -> Result<String> {
             levels.row(escaped(family.name), cells);
         }
     }
-    let falls = if asked.is_empty() { String::new() } else { falls.html() };
-    Ok(drawn(Chart::Difficulty, comparison)? + &falls + &details("Every level", &levels.html(), false))
+    levels.html()
 }

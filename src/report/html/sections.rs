@@ -1,128 +1,43 @@
-//! Sections about tokens: size against quality, the summary, tasks, breakdowns, the worst tokens.
+//! Sections about tokens: texts by task, breakdowns, the worst tokens.
 //! Every function takes the comparison and returns a section, empty where nothing was measured.
 
+use super::alternatives::drawn;
+use super::filter::{Choice, controls, number_of};
+use super::ranking::tokens_cell;
 use super::table::{Cell, Table, details};
-use super::{Section, escaped, escaped_block, figure, indexed, model_name};
-use crate::comparison::{Bucket, Comparison, ModelCard, QuantComparison, TokenMetrics, WorstToken};
+use super::{Section, escaped, escaped_block, indexed, model_name};
+use crate::comparison::{Bucket, Comparison, QuantComparison, TokenMetrics, WorstToken};
 use crate::error::Result;
 use crate::report::charts::Chart;
-use crate::report::format::{Figure, bytes, count, counted, number, plain};
+use crate::report::format::{Figure, count, counted, number, plain};
+use crate::report::questions;
 
+/// More tasks than that are a long chart and a long table, which wait behind a line.
+const MOST_DRAWN: usize = 8;
 /// Worst tokens shown per cousin; the saved comparison may hold more.
 const WORST: usize = 20;
 
-/// What comes first: size against quality, the summary, texts by task.
-pub(super) fn all(comparison: &Comparison) -> Result<Vec<Section>> {
-    Ok(vec![
-        Section {
-            id: "size",
-            title: Chart::SizeQuality.title(),
-            html: drawn(Chart::SizeQuality, comparison)?,
-        },
-        Section { id: "summary", title: "All cousins", html: summary(comparison) },
-        Section { id: "tasks", title: "Task by task", html: tasks(comparison)? },
-    ])
+/// Texts by task.
+pub(super) fn texts(comparison: &Comparison) -> Result<Section> {
+    Ok(Section { id: "tasks", title: "Texts by task", nav: "Texts", html: tasks(comparison)? })
 }
 
-/// What comes after the answers: the distribution over tokens, and breakdowns of it.
+/// The distribution over tokens, and breakdowns of it.
 pub(super) fn by_token(comparison: &Comparison) -> Result<Vec<Section>> {
     Ok(vec![
         Section {
             id: "distribution",
             title: "Token by token",
+            nav: "Tokens",
             html: drawn(Chart::KlDistribution, comparison)?,
         },
-        Section { id: "confidence", title: "By confidence and by context", html: breakdowns(comparison) },
+        Section {
+            id: "confidence",
+            title: "By base's confidence and by context",
+            nav: "Context",
+            html: breakdowns(comparison)?,
+        },
     ])
-}
-
-/// A chart, where there is anything to draw.
-pub(super) fn drawn(chart: Chart, comparison: &Comparison) -> Result<String> {
-    if chart.is_drawn(comparison) { figure(chart, comparison) } else { Ok(String::new()) }
-}
-
-fn summary(comparison: &Comparison) -> String {
-    if comparison.quants.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new(
-        "Each cousin over all scored tokens; intervals below the figures",
-        &[
-            ("model", ""),
-            ("size", "of the weights"),
-            ("bits", "per weight"),
-            ("KL mean", "nats"),
-            ("same top token", "%"),
-            ("perplexity", "ratio to base"),
-            ("KL p99", "nats"),
-            ("KL p99.9", "nats"),
-            ("KL max", "nats"),
-            ("perplexity", ""),
-            ("change of p", "RMS, %"),
-            ("own noise", "KL mean, nats"),
-            ("speed", "tokens/s, this run"),
-        ],
-    );
-    let base = format!("{} <span class=\"soft\">(base)</span>", escaped(&comparison.base.label));
-    table.aside(base, base_cells(comparison));
-    for (index, quant) in indexed(comparison) {
-        let (heading, cells) = (model_name(quant, index), summary_cells(quant, index.is_some()));
-        if index.is_some() { table.row(heading, cells) } else { table.aside(heading, cells) }
-    }
-    let notes = "<p class=\"note\">KL divergence: how far the quant's distribution over the next token is from \
-        base's, 0 only where nothing changed; p99 and p99.9 are the values that one token in a hundred and in a \
-        thousand exceeds. Same top token: share of positions with the same most likely token. Change of p: root \
-        mean square of the change of the right token's probability. The noise floor is base against itself, \
-        rounded to bf16 at every layer: what lies below it is rounding. Own noise: a cousin that rounds its \
-        activations against itself, with embeddings moved by one part in four million.</p>";
-    table.html() + notes
-}
-
-fn size_cells(model: &ModelCard) -> [Cell; 2] {
-    [
-        Cell::labelled(model.weight_bytes as f64, bytes(model.weight_bytes)),
-        Cell::number(model.bits_per_weight, 3),
-    ]
-}
-
-fn speed_cell(model: &ModelCard) -> Cell {
-    model
-        .tokens_per_second
-        .map_or_else(Cell::missing, |v| Cell::labelled(v, count(v.max(0.0).round() as u64)))
-}
-
-fn base_cells(comparison: &Comparison) -> Vec<Cell> {
-    let perplexity = comparison.rows().next().map(|q| Figure::from(&q.overall.base_perplexity));
-    let mut cells = size_cells(&comparison.base).to_vec();
-    cells.extend((0..6).map(|_| Cell::missing()));
-    cells.extend([
-        Cell::optional(perplexity),
-        Cell::missing(),
-        Cell::missing(),
-        speed_cell(&comparison.base),
-    ]);
-    cells
-}
-
-fn summary_cells(quant: &QuantComparison, is_cousin: bool) -> Vec<Cell> {
-    let metrics = &quant.overall;
-    let kl = &metrics.kl_divergence;
-    let optional = |e: &Option<_>| Cell::optional(e.as_ref().map(Figure::from));
-    let mut cells =
-        if is_cousin { size_cells(&quant.model).to_vec() } else { vec![Cell::missing(), Cell::missing()] };
-    cells.extend([
-        Cell::figure(Figure::from(&kl.mean)),
-        Cell::figure(Figure::percent(&metrics.top1_agreement)),
-        Cell::figure(Figure::from(&metrics.ppl_ratio)),
-        optional(&kl.p99),
-        optional(&kl.p99_9),
-        Cell::number(kl.max, 3),
-        Cell::figure(Figure::from(&metrics.quant_perplexity)),
-        Cell::figure(Figure::percent(&metrics.delta_p.rms)),
-        Cell::optional(quant.rounding_noise.as_ref().map(|noise| Figure::from(&noise.kl_divergence))),
-        if is_cousin { speed_cell(&quant.model) } else { Cell::missing() },
-    ]);
-    cells
 }
 
 fn tasks(comparison: &Comparison) -> Result<String> {
@@ -149,13 +64,58 @@ fn tasks(comparison: &Comparison) -> Result<String> {
         return Ok(amounts);
     }
     let chart = drawn(Chart::TaskDegradation, comparison)?;
+    let is_long = lines.len() > MOST_DRAWN;
+    let chart = match chart.is_empty() || !is_long {
+        true => chart,
+        false => details("Change of perplexity by task, drawn", &chart, false),
+    };
     let matrix = matrix(comparison, "Mean KL divergence by task, nats", "task", &lines);
+    let summary = format!("Mean KL divergence of {}", counted(lines.len() as u64, "task"));
     let all = details(
         "All figures of every task",
         &full_table(comparison, "Every task and cousin", "task", &lines),
         false,
     );
-    Ok(chart + &matrix + &all + &amounts)
+    Ok(extremes(comparison) + &chart + &details(&summary, &matrix, !is_long) + &all + &amounts)
+}
+
+/// Where each cousin diverges most and least; nothing where there is but one task.
+fn extremes(comparison: &Comparison) -> String {
+    let mut table = Table::new(
+        "Where each cousin diverges most, and least",
+        &[
+            ("model", ""),
+            ("most on", ""),
+            ("KL mean", "nats"),
+            ("perplexity", "change, %"),
+            ("tokens", "scored"),
+            ("least on", ""),
+            ("KL mean", "nats"),
+            ("perplexity", "change, %"),
+            ("tokens", "scored"),
+        ],
+    );
+    for (index, quant) in indexed(comparison).filter(|(index, _)| index.is_some()) {
+        let mut tasks: Vec<(&str, &TokenMetrics)> = quant
+            .tasks
+            .iter()
+            .filter_map(|task| Some((task.task.as_str(), task.metrics.as_ref()?)))
+            .filter(|(_, metrics)| metrics.kl_divergence.mean.value.is_finite())
+            .collect();
+        let kl = |metrics: &TokenMetrics| metrics.kl_divergence.mean.value;
+        tasks.sort_by(|(_, a), (_, b)| kl(b).total_cmp(&kl(a)));
+        let [most, .., least] = tasks.as_slice() else { continue };
+        let cells = |(task, metrics): &(&str, &TokenMetrics)| {
+            [
+                Cell::text(*task),
+                Cell::figure(Figure::from(&metrics.kl_divergence.mean)),
+                Cell::change(Figure::percent_change(&metrics.ppl_ratio)),
+                tokens_cell(metrics),
+            ]
+        };
+        table.row(model_name(quant, index), cells(most).into_iter().chain(cells(least)).collect());
+    }
+    if table.is_empty() { String::new() } else { table.html() }
 }
 
 /// What was scored and asked, and what was not.
@@ -237,7 +197,7 @@ fn base_text(comparison: &Comparison) -> String {
     if table.is_empty() { String::new() } else { table.html() }
 }
 
-fn breakdowns(comparison: &Comparison) -> String {
+fn breakdowns(comparison: &Comparison) -> Result<String> {
     let confidence = lines_of(
         comparison,
         |q| &q.by_base_confidence,
@@ -251,33 +211,33 @@ fn breakdowns(comparison: &Comparison) -> String {
             false => format!("{} and more", plain(b.from)),
         },
     );
-    if confidence.is_empty() && position.is_empty() {
-        return String::new();
-    }
-    let part = |title: &str, note: &str, head: &str, lines: &[Line<'_>]| {
+    let part = |title: &str, note: &str, head: &str, chart: Chart, lines: &[Line<'_>]| -> Result<String> {
         if lines.is_empty() {
-            return String::new();
+            return Ok(String::new());
         }
-        let matrix = matrix(comparison, "Mean KL divergence, nats", head, lines);
-        let all = full_table(comparison, title, head, lines);
-        format!(
-            "<div><h3>{title}</h3><p class=\"soft\">{note}</p>{matrix}{}</div>",
+        let matrix = matrix(comparison, &format!("{title}: mean KL divergence, nats"), head, lines);
+        let all = full_table(comparison, &format!("{title}: all figures"), head, lines);
+        Ok(format!(
+            "<div><h3>{title}</h3><p class=\"soft\">{note}</p>{}{matrix}{}</div>",
+            drawn(chart, comparison)?,
             details("All figures", &all, false)
-        )
+        ))
     };
     let confidence = part(
         "By base's confidence",
         "Probability of base's most likely token. Changes where base was sure are the ones that show.",
         "confidence",
+        Chart::Confidence,
         &confidence,
-    );
+    )?;
     let position = part(
         "By context",
         "Number of tokens before the target. Damage that grows with it comes from attention.",
         "context tokens",
+        Chart::Context,
         &position,
-    );
-    format!("{confidence}{position}")
+    )?;
+    Ok(confidence + &position)
 }
 
 /// One line of a breakdown: its name and the figures of every cousin and the noise floor.
@@ -364,35 +324,60 @@ fn full_table(comparison: &Comparison, caption: &str, head: &str, lines: &[Line<
     table.html()
 }
 
-fn tokens_cell(metrics: &TokenMetrics) -> Cell {
-    let cell = Cell::labelled(metrics.scored_tokens as f64, count(metrics.scored_tokens as u64));
-    match metrics.non_finite_tokens {
-        0 => cell,
-        n => cell.noted(format!("{} not finite", count(n as u64))),
-    }
-}
-
 /// Where each cousin was furthest from base, in context.
 pub(super) fn worst_tokens(comparison: &Comparison) -> Section {
-    let lists = indexed(comparison).filter(|(index, q)| index.is_some() && !q.worst_tokens.is_empty());
+    let lists: Vec<(Option<usize>, &QuantComparison)> = indexed(comparison)
+        .filter(|(index, quant)| index.is_some() && !quant.worst_tokens.is_empty())
+        .collect();
+    let of_all = || lists.iter().flat_map(|(_, quant)| quant.worst_tokens.iter().take(WORST));
+    let tasks = questions::distinct(of_all().map(|token| token.task.as_str()));
+    let tasks: Vec<String> = tasks.into_iter().map(str::to_owned).collect();
+    let largest =
+        |quant: &QuantComparison| quant.worst_tokens.first().map_or(0.0, |token| token.kl_divergence);
+    let furthest = lists.iter().map(|(_, quant)| largest(quant)).fold(0.0, f64::max);
     let html: String = lists
+        .iter()
         .enumerate()
         .map(|(i, (index, quant))| {
-            let items: String = quant.worst_tokens.iter().take(WORST).map(worst_token).collect();
+            let numbers = |token: &WorstToken| {
+                format!("data-cousin=\"{i}\" data-task=\"{}\"", number_of(&tasks, &token.task))
+            };
+            let items =
+                quant.worst_tokens.iter().take(WORST).map(|token| worst_token(token, &numbers(token)));
+            let items: String = items.collect();
             let shown = quant.worst_tokens.len().min(WORST);
-            let summary = format!("{} · {}", model_name(quant, index), counted(shown as u64, "token"));
-            details(&summary, &format!("<ol class=\"tokens\">{items}</ol>"), i == 0)
+            let summary = format!("{} · {}", model_name(quant, *index), counted(shown as u64, "token"));
+            let more = match quant.worst_tokens.len() - shown {
+                0 => String::new(),
+                n => format!("<p class=\"soft\">{} in comparison.json.</p>", counted(n as u64, "more token")),
+            };
+            details(&summary, &format!("<ol class=\"tokens\">{items}</ol>{more}"), largest(quant) >= furthest)
         })
         .collect();
-    let note = "<p class=\"soft\">The scored tokens with the largest KL divergence, after the end of the text \
-        before them. The right token is marked.</p>";
-    let html = if html.is_empty() { html } else { note.to_owned() + &html };
-    Section { id: "tokens", title: "Where it diverges most", html }
+    let html = match html.is_empty() {
+        true => html,
+        false => {
+            let choices = [
+                Choice {
+                    key: "cousin",
+                    label: "Cousin",
+                    options: lists.iter().map(|(_, quant)| quant.model.label.clone()).collect(),
+                },
+                Choice { key: "task", label: "Task", options: tasks },
+            ];
+            let controls = controls("worst-tokens", of_all().count(), "token", &choices);
+            format!(
+                "<p class=\"soft\">The scored tokens with the largest KL divergence, after the end of the text before \
+                 them. The right token is marked.</p>{controls}<div id=\"worst-tokens\">{html}</div>"
+            )
+        }
+    };
+    Section { id: "tokens", title: "Where it diverges most", nav: "Worst tokens", html }
 }
 
-fn worst_token(token: &WorstToken) -> String {
+fn worst_token(token: &WorstToken, numbers: &str) -> String {
     format!(
-        "<li><blockquote>{}<mark>{}</mark></blockquote>\
+        "<li {numbers}><blockquote dir=\"auto\">{}<mark>{}</mark></blockquote>\
          base expects <code>{}</code>, the quant <code>{}</code>; the right token's probability goes from \
          {}\u{a0}% to {}\u{a0}% (KL {}\u{a0}nats) <span class=\"soft\">· {}, document {}, window {}, position {}</span></li>\n",
         escaped_block(&token.context),

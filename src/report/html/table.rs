@@ -67,6 +67,11 @@ impl Cell {
         Cell { text: text.into(), is_text: true, ..Cell::default() }
     }
 
+    /// The cell with a value of its own to sort by.
+    pub(super) fn ranked(self, value: f64) -> Self {
+        Cell { value: Some(value), ..self }
+    }
+
     /// What was not measured.
     pub(super) fn missing() -> Self {
         Cell { text: "–".to_owned(), ..Cell::default() }
@@ -132,7 +137,7 @@ impl Table {
     pub(super) fn html(&self) -> String {
         let caption = escaped(&self.caption);
         let mut html = format!(
-            "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\
+            "<div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"{caption}\">\
              <table class=\"sortable\"><caption><span>{caption}</span></caption><thead><tr>"
         );
         for (i, (name, unit)) in self.headings.iter().enumerate() {

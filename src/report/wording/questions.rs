@@ -8,7 +8,8 @@ use crate::stats::Estimate;
 
 use super::super::format::{Figure, count, counted, listed, number, visible};
 use super::super::questions::{self, Asked, is_loss, is_shown};
-use super::{Sentence, caution, plain};
+use super::cousins::percent;
+use super::{Grade, Sentence, caution, plain};
 
 /// Names that a sentence can hold.
 const NAMED: usize = 3;
@@ -44,29 +45,86 @@ pub(super) fn without_quants(comparison: &Comparison) -> String {
     }
 }
 
-/// The headline where only answers can be compared; `None` without any.
+/// The headline where cousins answered what base knows; `None` without any.
+///
+/// Losses that are shown come with where they are largest; where none is shown, the loss that would have been.
 pub(super) fn headline(comparison: &Comparison) -> Option<String> {
     let mut rows = cousins(comparison);
     rows.retain(|(_, scores)| scores.difference.value.is_finite());
     rows.sort_by(|(_, a), (_, b)| b.difference.value.total_cmp(&a.difference.value));
-    let (first, best) = rows.first()?;
-    let questions = counted(best.samples as u64, "question");
+    let (_, best) = rows.first()?;
+    let asked = counted(best.samples as u64, "question");
     if rows.iter().all(|(_, scores)| scores.uninformative.is_some()) {
-        return Some(format!("Nothing can be learnt from {questions}: base knows too little"));
+        return Some(format!("Nothing can be learnt from {asked}: base knows too little"));
     }
-    let points = |scores: &PairedScores| {
-        format!("{} points of accuracy", Figure::percent(&scores.difference).signed_with_interval())
+    rows.retain(|(_, scores)| scores.uninformative.is_none());
+    let base = visible(&comparison.base.label);
+    let lost = rows.last().filter(|(_, scores)| is_loss(scores));
+    let Some((worst, least)) = lost else {
+        return Some(none_shown(&rows, &asked) + &clearly_moved(comparison));
+    };
+    let places = places(worst);
+    let places: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
+    let places = match places.as_slice() {
+        [] => String::new(),
+        [only] => format!("; {only} is worst"),
+        several => format!("; {} are worst", listed(several)),
     };
     Some(match rows.as_slice() {
-        [(only, scores)] => format!("{}: {} on {questions}", only.name(), points(scores)),
-        [.., (last, _)] => format!(
-            "{} keeps most of {}’s accuracy on {questions}, {} least",
+        [(only, scores)] => format!("{} keeps {} of {base}’s accuracy{places}", only.name(), share(scores)),
+        [(first, scores), ..] => format!(
+            "{} keeps {} of {base}’s accuracy, {} {}{places}",
             first.name(),
-            visible(&comparison.base.label),
-            last.name()
+            share(scores),
+            worst.name(),
+            share(least)
         ),
         [] => return None,
     })
+}
+
+/// "99.1 % [98.4, 99.7]", or the points lost where base got nothing right.
+fn share(scores: &PairedScores) -> String {
+    match &scores.recovery {
+        Some(recovery) => percent(&Figure::percent(recovery)),
+        None => format!("{} points", Figure::percent(&scores.difference).signed_with_interval()),
+    }
+}
+
+/// The headline where no cousin is shown to know less than base.
+fn none_shown(rows: &[(Asked<'_>, &PairedScores)], asked: &str) -> String {
+    let who = match rows {
+        [(only, _)] => format!("No loss of accuracy is shown for {}", only.name()),
+        all => format!("No loss of accuracy is shown for any of {}", counted(all.len() as u64, "cousin")),
+    };
+    let effects = rows.iter().filter_map(|(_, scores)| visible_loss(scores));
+    match effects.max_by(f64::total_cmp) {
+        None => format!("{who} on {asked}"),
+        Some(effect) => {
+            format!("{who} on {asked} (a loss of {} points would have been)", number(effect * 100.0, 2))
+        }
+    }
+}
+
+/// "; but the predictions of Q2_K moved clearly": what no answer shows and a reader must not miss.
+fn clearly_moved(comparison: &Comparison) -> String {
+    let all = super::cousins(comparison);
+    let moved: Vec<String> = all
+        .iter()
+        .filter(|cousin| matches!(cousin.grade, Grade::Clear | Grade::Broken))
+        .map(|cousin| visible(&cousin.model.label))
+        .collect();
+    match (moved.len(), all.len()) {
+        (0, _) => String::new(),
+        (1, 1) => "; but its predictions moved clearly".to_owned(),
+        (n, all) if n == all => "; but their predictions moved clearly".to_owned(),
+        _ => format!("; but the predictions of {} moved clearly", some_of(&moved)),
+    }
+}
+
+/// The smallest loss that the questions would have shown.
+fn visible_loss(scores: &PairedScores) -> Option<f64> {
+    scores.minimum_detectable_effect.filter(|effect| effect.is_finite() && *effect > 0.0)
 }
 
 /// Figures that say something about intervals where no text was scored.
@@ -76,16 +134,23 @@ pub(super) fn figures(comparison: &Comparison) -> impl Iterator<Item = &Estimate
     differences.chain(alone)
 }
 
-/// All sentences about answers, most important first.
+/// What every cousin kept, the largest loss first.
 pub(super) fn verdict(comparison: &Comparison) -> Vec<Sentence> {
     let rows = cousins(comparison);
-    let mut sentences = Vec::new();
-    if let Some(nothing) = nothing_to_learn(&rows) {
-        sentences.push(nothing);
-    } else {
-        sentences.extend(losses(&rows));
+    if nothing_to_learn(&rows).is_some() {
+        return Vec::new();
+    }
+    let mut sentences = losses(&rows);
+    sentences.extend(not_shown(&rows));
+    sentences
+}
+
+/// What is no figure of a single cousin, and what is easily misread, most important first.
+pub(super) fn findings(comparison: &Comparison) -> Vec<Sentence> {
+    let rows = cousins(comparison);
+    let mut sentences: Vec<Sentence> = nothing_to_learn(&rows).into_iter().collect();
+    if sentences.is_empty() {
         sentences.extend(gains(&rows));
-        sentences.extend(not_shown(&rows));
     }
     sentences.extend(at_chance(comparison));
     sentences.extend(written(comparison));
@@ -97,18 +162,22 @@ pub(super) fn verdict(comparison: &Comparison) -> Vec<Sentence> {
 }
 
 /// Every cousin but the noise floor, with its figures over all questions, or over the only task.
-fn cousins(comparison: &Comparison) -> Vec<(Asked<'_>, &PairedScores)> {
-    let asked: Vec<Asked<'_>> =
-        questions::asked(comparison).into_iter().filter(|a| a.index.is_some()).collect();
-    let mut rows: Vec<(Asked<'_>, &PairedScores)> = Vec::new();
-    for cousin in asked {
-        let only = match questions::tasks(&[cousin]).as_slice() {
-            [only] => only.first(),
-            _ => None,
-        };
-        rows.extend(only.or(cousin.questions.overall.as_ref()).map(|scores| (cousin, scores)));
-    }
-    rows
+pub(super) fn cousins(comparison: &Comparison) -> Vec<(Asked<'_>, &PairedScores)> {
+    let asked = questions::asked(comparison).into_iter().filter(|a| a.index.is_some());
+    asked.filter_map(|cousin| Some((cousin, overall(&cousin)?))).collect()
+}
+
+/// A cousin's figures over all questions, or over the only task; `None` for the noise floor.
+pub fn scores_of(comparison: &Comparison, index: Option<usize>) -> Option<&PairedScores> {
+    overall(questions::asked(comparison).iter().find(|asked| asked.index == index)?)
+}
+
+fn overall<'a>(cousin: &Asked<'a>) -> Option<&'a PairedScores> {
+    let only = match questions::tasks(&[*cousin]).as_slice() {
+        [only] => only.first(),
+        _ => None,
+    };
+    only.or(cousin.questions.overall.as_ref())
 }
 
 /// Nothing where base only guesses.
@@ -139,36 +208,88 @@ fn losses(rows: &[(Asked<'_>, &PairedScores)]) -> Vec<Sentence> {
     sentences
 }
 
-/// "Q2_K keeps 91.2 [86.0, 96.4] % of base's accuracy on 720 questions (81.1 % → 74.0 %)".
+/// "Q2_K keeps 91.2 % [86.0, 96.4] of base's accuracy on 720 questions (81.1 % → 74.0 %, …)".
 fn kept(cousin: &Asked<'_>, scores: &PairedScores) -> String {
-    let asked = counted(scores.samples as u64, "question");
     let from_to =
         format!("{} % → {} %", Figure::percent(&scores.base).alone(), Figure::percent(&scores.quant).alone());
-    let Some(recovery) = &scores.recovery else {
-        let points = Figure::percent(&scores.difference).signed_with_interval();
-        return format!("{} scores {points} points against base on {asked} ({from_to})", cousin.name());
-    };
-    let above = scores
-        .chance_corrected_recovery
-        .as_ref()
-        .map(|above| format!(", {} % of what is above guessing", Figure::percent(above).with_interval()));
-    format!(
-        "{} keeps {} % of base's accuracy on {asked} ({from_to}{})",
-        cousin.name(),
-        Figure::percent(recovery).with_interval(),
-        above.unwrap_or_default()
-    )
+    let above = above_guessing(scores).map(|above| format!(", {above}")).unwrap_or_default();
+    format!("{} {} ({from_to}{above})", cousin.name(), keeps(scores))
+}
+
+/// "keeps 91.2 % [86.0, 96.4] of base's accuracy on 720 questions".
+fn keeps(scores: &PairedScores) -> String {
+    let asked = counted(scores.samples as u64, "question");
+    match &scores.recovery {
+        Some(recovery) => {
+            format!("keeps {} of base's accuracy on {asked}", percent(&Figure::percent(recovery)))
+        }
+        None => {
+            let points = Figure::percent(&scores.difference).signed_with_interval();
+            format!("scores {points} points against base on {asked}")
+        }
+    }
+}
+
+/// "81.3 % [76, 86] of what is above guessing".
+fn above_guessing(scores: &PairedScores) -> Option<String> {
+    let above = scores.chance_corrected_recovery.as_ref()?;
+    Some(format!("{} of what is above guessing", percent(&Figure::percent(above))))
+}
+
+/// A cousin's answers in a sentence without its name and full stop.
+pub(super) fn said_of(cousin: &Asked<'_>, scores: &PairedScores) -> String {
+    if let Some(reason) = &scores.uninformative {
+        let asked = counted(scores.samples as u64, "question");
+        return format!("nothing about a loss can be learnt from {asked}: {}", visible(reason));
+    }
+    let flips = scores.flips.as_ref();
+    if flips.is_some_and(|flips| flips.answer_changes == 0.0) {
+        return format!("the same answer as base's to all {}", counted(scores.samples as u64, "question"));
+    }
+    match (is_loss(scores), is_shown(scores)) {
+        (true, _) => {
+            let above = above_guessing(scores).map(|above| format!(" ({above})")).unwrap_or_default();
+            keeps(scores) + &above + &worst(cousin)
+        }
+        (_, true) => format!("{}: its answers changed, which is no improvement", keeps(scores)),
+        _ => keeps(scores) + &no_loss(scores) + &worst(cousin).replacen("; worst:", ". It is shown for", 1),
+    }
+}
+
+/// ": a loss is not shown, and only one of 1.9 points or more would have been".
+fn no_loss(scores: &PairedScores) -> String {
+    let effect = visible_loss(scores).map(|effect| {
+        format!(", and only one of {} points or more would have been", number(effect * 100.0, 2))
+    });
+    format!(": a loss is not shown{}", effect.unwrap_or_default())
+}
+
+/// Where a loss is shown.
+struct Place {
+    /// "Thai", "reasoning/sums at 4 digits": for a list. Foreign text, made visible.
+    name: String,
+    /// "Thai (−6.7 points)": the same with its figure.
+    with_figure: String,
 }
 
 /// "; worst: Thai (−6.7 points) and arithmetic (−4.1 points, first at 4 digits)", of what is shown.
 fn worst(cousin: &Asked<'_>) -> String {
+    let places: Vec<String> = places(cousin).into_iter().map(|place| place.with_figure).collect();
+    if places.is_empty() { String::new() } else { format!("; worst: {}", listed(&places)) }
+}
+
+/// The language and the tasks with the largest losses, of what is shown.
+fn places(cousin: &Asked<'_>) -> Vec<Place> {
     let points = |scores: &PairedScores| format!("{} points", Figure::percent(&scores.difference).signed());
     let worst = cousin.questions.worst_language.as_deref();
     let language = worst.and_then(|tag| cousin.questions.languages.iter().find(|l| l.language == tag));
     let language = language.filter(|l| is_loss(&l.scores));
-    let mut places: Vec<String> = language
+    let mut places: Vec<Place> = language
         .iter()
-        .map(|l| format!("{} ({})", visible(questions::language(&l.language)), points(&l.scores)))
+        .map(|l| {
+            let name = visible(questions::language(&l.language));
+            Place { with_figure: format!("{name} ({})", points(&l.scores)), name }
+        })
         .collect();
     let level = |row: &QuestionComparison| {
         let at = row.falls_off_at?;
@@ -188,14 +309,17 @@ fn worst(cousin: &Asked<'_>) -> String {
     lost.sort_by(|a, b| a.scores.difference.value.total_cmp(&b.scores.difference.value));
     places.extend(lost.iter().take(NAMED - 1).map(|row| {
         let task = visible(&row.key.task);
-        match (several && is_loss(&row.scores), level(row)) {
+        let at = level(row);
+        let name = at.as_ref().map_or_else(|| task.clone(), |at| format!("{task} at {at}"));
+        let with_figure = match (several && is_loss(&row.scores), at) {
             (true, Some(level)) => format!("{task} ({}, first at {level})", points(&row.scores)),
             (true, None) => format!("{task} ({})", points(&row.scores)),
             (false, Some(level)) => format!("{task} at {level}"),
             (false, None) => task,
-        }
+        };
+        Place { name, with_figure }
     }));
-    if places.is_empty() { String::new() } else { format!("; worst: {}", listed(&places)) }
+    places
 }
 
 /// More right answers than base's: a change.
@@ -224,16 +348,9 @@ fn not_shown(rows: &[(Asked<'_>, &PairedScores)]) -> Vec<Sentence> {
         let all = counted(scores.samples as u64, "question");
         sentences.push(plain(format!("{}: the same answer as base's to all {all}.", listed(&equal))));
     }
-    let visible_loss = |scores: &PairedScores| {
-        let effect = scores.minimum_detectable_effect.filter(|effect| effect.is_finite() && *effect > 0.0);
-        effect.map(|effect| number(effect * 100.0, 2))
-    };
     let quiet: Vec<_> = quiet.into_iter().filter(|(_, scores)| !same(scores)).collect();
     for (cousin, scores) in quiet.iter().take(NAMED) {
-        let mut text = kept(cousin, scores) + ": a loss is not shown";
-        if let Some(effect) = visible_loss(scores) {
-            text += &format!(", and only one of {effect} points or more would have been");
-        }
+        let mut text = kept(cousin, scores) + &no_loss(scores);
         text += &worst(cousin).replacen("; worst:", ". It is shown for", 1);
         sentences.push(plain(text + "."));
     }
@@ -390,7 +507,8 @@ mod tests {
     use super::*;
 
     fn text_of(comparison: &Comparison) -> String {
-        verdict(comparison).into_iter().map(|s| s.text.replace('\u{a0}', " ") + "\n").collect()
+        let all = verdict(comparison).into_iter().chain(findings(comparison));
+        all.map(|s| s.text.replace('\u{a0}', " ") + "\n").collect()
     }
 
     #[test]
@@ -400,7 +518,7 @@ mod tests {
         let first = text.lines().next().unwrap();
         assert!(
             first.starts_with("polyglot6m-Q2_K keeps ")
-                && first.contains(" % of base's accuracy on 809 questions ("),
+                && first.contains("] of base's accuracy on 809 questions ("),
             "{text}"
         );
         assert!(first.contains("; worst: Thai (−35.6 points), reasoning/sums (−"), "{text}");
@@ -436,7 +554,7 @@ mod tests {
         };
         overall(&mut comparison, &|scores| scores.recovery = Some(fixture::estimate(0.912, 0.05)));
         assert!(
-            text_of(&comparison).contains("keeps 91.2 [86.2, 96.2] % of base's accuracy"),
+            text_of(&comparison).contains("keeps 91.2 % [86.2, 96.2] of base's accuracy"),
             "{}",
             text_of(&comparison)
         );
@@ -457,7 +575,8 @@ mod tests {
         });
         assert!(text_of(&comparison).contains("the same answer as base's to all 809 questions"));
         overall(&mut comparison, &|scores| scores.uninformative = Some("base only guesses".to_owned()));
-        let first = verdict(&comparison).into_iter().next().unwrap();
+        assert!(verdict(&comparison).is_empty());
+        let first = findings(&comparison).into_iter().next().unwrap();
         assert_eq!(
             first.text,
             "Nothing about a loss can be learnt from 809 questions together: base only guesses."
@@ -466,19 +585,49 @@ mod tests {
     }
 
     #[test]
-    fn where_no_text_was_scored_the_answers_make_the_headline() {
+    fn the_headline_leads_with_accuracy_and_follows_it() {
+        let said = |c: &Comparison| super::super::headline(c).replace('\u{a0}', " ");
         let mut comparison = fixture::with_questions();
-        assert!(super::super::headline(&comparison).contains("closest to polyglot6m"));
+        comparison.foreign.clear();
+        let text = said(&comparison);
+        assert!(
+            text.starts_with("polyglot6m-Q8_0 keeps ") && text.contains("] of polyglot6m’s accuracy, "),
+            "{text}"
+        );
+        assert!(text.ends_with("; Thai, reasoning/sums at 4 digits and passages/en are worst"), "{text}");
         for quant in &mut comparison.quants {
             quant.overall.scored_tokens = 0;
             quant.overall.kl_divergence.mean.value = f64::NAN;
         }
-        let headline = super::super::headline(&comparison);
-        assert!(
-            headline.starts_with("polyglot6m-Q8_0 keeps most of polyglot6m’s accuracy on 809 questions, "),
-            "{headline}"
-        );
+        assert_eq!(said(&comparison), text, "text is not needed for it");
         assert!(!super::super::verdict(&comparison).iter().any(|s| s.text.contains("finite")));
+        comparison.quants.remove(0);
+        let overall = |c: &mut Comparison| c.quants[0].questions.as_mut().unwrap().overall.clone().unwrap();
+        let mut scores = overall(&mut comparison);
+        scores.recovery = Some(fixture::estimate(0.912, 0.05));
+        comparison.quants[0].questions.as_mut().unwrap().overall = Some(scores.clone());
+        let text = said(&comparison);
+        assert!(
+            text.starts_with("polyglot6m-Q2_K keeps 91.2 % [86.2, 96.2] of polyglot6m’s accuracy; Thai"),
+            "{text}"
+        );
+        scores.test.as_mut().unwrap().p = 0.3;
+        scores.minimum_detectable_effect = Some(0.031);
+        comparison.quants[0].questions.as_mut().unwrap().overall = Some(scores.clone());
+        assert_eq!(
+            said(&comparison),
+            "No loss of accuracy is shown for polyglot6m-Q2_K on 809 questions (a loss of 3.1 points would have been)"
+        );
+        let mut moved = comparison.clone();
+        moved.quants[0].overall = fixture::comparison().quants[3].overall.clone();
+        assert!(
+            said(&moved).ends_with(" would have been); but its predictions moved clearly"),
+            "{}",
+            said(&moved)
+        );
+        scores.uninformative = Some("base only guesses".to_owned());
+        comparison.quants[0].questions.as_mut().unwrap().overall = Some(scores);
+        assert_eq!(said(&comparison), "Nothing can be learnt from 809 questions: base knows too little");
     }
 
     #[test]
