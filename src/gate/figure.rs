@@ -106,8 +106,8 @@ fn with_bounds(found: Found) -> Figure {
     }
     if lower.is_none() && upper.is_none() {
         return Err(Gap::Undecided(format!(
-            "{} give no interval; at least {MIN_CLUSTERS} are needed",
-            counted(clusters, "independent document or sample")
+            "{} (of documents, windows or samples) give no interval; at least {MIN_CLUSTERS} are needed",
+            counted(clusters, "cluster")
         )));
     }
     Ok(found)

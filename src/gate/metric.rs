@@ -122,22 +122,16 @@ metrics! {
 impl Metric {
     /// Whether a difference between two cousins of two runs can be estimated from what is saved.
     pub fn is_pairable(self) -> bool {
-        use Metric::{
-            Accuracy, DeltaNll, Flips, KlDivergence, PplRatio, Recovery, ReverseKl, Top1Agreement,
-            Top5Overlap,
-        };
-        matches!(
+        let of_tokens = matches!(
             self,
-            KlDivergence
-                | ReverseKl
-                | DeltaNll
-                | PplRatio
-                | Top1Agreement
-                | Top5Overlap
-                | Accuracy
-                | Recovery
-                | Flips
-        )
+            Self::KlDivergence
+                | Self::ReverseKl
+                | Self::DeltaNll
+                | Self::PplRatio
+                | Self::Top1Agreement
+                | Self::Top5Overlap
+        );
+        of_tokens || matches!(self, Self::Accuracy | Self::Recovery | Self::Flips)
     }
 
     /// Which percentile of KL divergence it is.

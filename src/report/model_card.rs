@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use crate::comparison::tasks::{PairedScores, QuestionComparison, SideScores, TaskKey};
+use crate::comparison::tasks::{PairedScores, QuestionComparison, QuestionsComparison, SideScores, TaskKey};
 use crate::comparison::{Comparison, ForeignComparison, QuantComparison, TaskCard, TokenMetrics};
 use crate::stats::Estimate;
 
@@ -193,16 +193,15 @@ fn of_quant(comparison: &Comparison, quant: &QuantComparison) -> Vec<Outcome> {
     }
     let tasks = quant.tasks.iter().filter_map(|task| Some((task, task.metrics.as_ref()?)));
     results.extend(tasks.map(|(task, metrics)| Outcome::of(comparison, &task.task, tokens(metrics))));
-    if let Some(questions) = &quant.questions {
-        results.extend(
-            questions
-                .overall
-                .as_ref()
-                .map(|scores| Outcome::over_all(comparison, "all questions", kept(scores))),
-        );
-        results.extend(answers(comparison, &questions.tasks));
-    }
+    results.extend(asked(comparison, quant.questions.as_ref()));
     results
+}
+
+fn asked(comparison: &Comparison, questions: Option<&QuestionsComparison>) -> Vec<Outcome> {
+    let Some(questions) = questions else { return Vec::new() };
+    let overall = questions.overall.as_ref();
+    let overall = overall.map(|scores| Outcome::over_all(comparison, "all questions", kept(scores)));
+    overall.into_iter().chain(answers(comparison, &questions.tasks)).collect()
 }
 
 fn of_foreign(comparison: &Comparison, foreign: &ForeignComparison) -> Vec<Outcome> {
@@ -218,15 +217,7 @@ fn of_foreign(comparison: &Comparison, foreign: &ForeignComparison) -> Vec<Outco
             Outcome::of(comparison, &task.task, vec![metric])
         })
         .collect();
-    if let Some(questions) = &foreign.questions {
-        results.extend(
-            questions
-                .overall
-                .as_ref()
-                .map(|scores| Outcome::over_all(comparison, "all questions", kept(scores))),
-        );
-        results.extend(answers(comparison, &questions.tasks));
-    }
+    results.extend(asked(comparison, foreign.questions.as_ref()));
     results
 }
 

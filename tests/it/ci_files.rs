@@ -253,7 +253,7 @@ fn the_step_gates_real_models() {
     let (true, Some(models)) = (has_bash(), crate::support::shared("models/polyglot6m")) else { return };
     let (base, quant) =
         (models.display().to_string(), models.join("polyglot6m-Q8_0.gguf").display().to_string());
-    let args = "--max-windows=4\n--no-noise-floor\n--quiet";
+    let args = "--max-windows=12\n--no-noise-floor\n--quiet";
     for (policy, code, outcome) in [("smoke", 0, "pass"), ("release", 2, "not_measured")] {
         let inputs = [("base", base.as_str()), ("quants", &quant), ("policy", policy), ("args", args)];
         let run = run_gate(&inputs, Program::Qeval);

@@ -72,7 +72,7 @@ fn a_comparison_is_told_in_order() {
     let markdown = document(&comparison);
     let text = plain(&markdown);
     let mut rest = text.as_str();
-    let headline = wording::headline(&comparison);
+    let headline = plain(&escape::text(&wording::headline(&comparison), HEADING));
     for wanted in [
         headline.as_str(),
         "3 cousins of <b>polyglot6m</b> (11.6 MB, 16.0 bits per weight) · 9 tasks · 10,200 scored tokens · strided",
