@@ -245,6 +245,13 @@ fn requirements(policy: &Policy, comparison: &Comparison, previous: Option<&Comp
         let figures = crate::format::counted(unmeasured as u64, "figure");
         missing.push(format!("{figures} of this run came out as NaN or could not be judged"));
     }
+    let is_empty = |task: &&TaskCard| match task.kind.as_str() {
+        "text" => task.scored_tokens == 0,
+        _ => task.documents == 0,
+    };
+    missing.extend(
+        comparison.tasks.iter().filter(is_empty).map(|task| format!("nothing of {} was measured", task.name)),
+    );
     let labels: Vec<&str> = target::cousins(comparison).iter().map(|c| c.model().label.as_str()).collect();
     let tasks: Vec<&str> = comparison.tasks.iter().map(|task| task.name.as_str()).collect();
     for (what, patterns, there) in

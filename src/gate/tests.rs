@@ -14,6 +14,7 @@ use crate::stats::Power;
 
 const DOCUMENTS: u32 = 40;
 const EACH: u32 = 60;
+const SEED: u64 = 5;
 
 /// A number in [0, 1) that looks random and is not (splitmix64).
 fn chosen(i: u32, what: u32) -> f64 {
@@ -51,7 +52,7 @@ fn text(kl: f64, delta: f64) -> TokenMetrics {
             top5_common: 5 - u32::from(chosen(i, 6) < kl),
         });
     }
-    Tokens { base: &base, quant: &quant, clusters: &[], seed: 0, bytes_known: true }.metrics()
+    Tokens { base: &base, quant: &quant, clusters: &[], seed: SEED, bytes_known: true }.metrics()
 }
 
 /// Questions of one task, of which base gets `right` and the cousin loses a share `lost` and gains `gained`.
@@ -87,13 +88,14 @@ fn cousin(label: &str, (kl, delta): (f64, f64), questions: &[TaskItems]) -> Quan
     let mut quant = fixture::quant(label, NONE);
     quant.overall = text(kl, delta);
     quant.tasks = vec![TaskMetrics { task: "prose/en".to_owned(), metrics: Some(text(kl, delta)) }];
-    quant.questions = (!questions.is_empty()).then(|| tasks::compare(questions, 0));
+    quant.questions = (!questions.is_empty()).then(|| tasks::compare(questions, SEED));
     quant
 }
 
 /// A run of one text and of the questions that the first cousin answered.
 fn run(quants: Vec<QuantComparison>) -> Comparison {
     let mut comparison = fixture::of(quants);
+    comparison.provenance.seed = SEED;
     let card = comparison.tasks[0].clone();
     let card = |name: &str, kind: &str, language: &str| crate::comparison::TaskCard {
         name: name.to_owned(),
@@ -340,6 +342,16 @@ fn what_was_not_measured_does_not_pass() {
             }),
         ),
         ("no cousin", "metric: kl_divergence, max: 9", broken(&|c| c.quants.clear())),
+        (
+            "a task of which all was dropped",
+            "metric: kl_divergence, max: 9",
+            broken(&|c| c.tasks[0].scored_tokens = 0),
+        ),
+        (
+            "a percentile at a confidence that is not kept",
+            "metric: kl_divergence_p99, max: 9, confidence: 0.999",
+            whole(),
+        ),
     ] {
         let verdict = verdict(&format!("rules: [{{ name: r, {rule} }}]"), &comparison);
         assert_eq!(verdict.outcome, Outcome::NotMeasured, "{what}");
@@ -350,6 +362,50 @@ fn what_was_not_measured_does_not_pass() {
             "{what}"
         );
     }
+}
+
+/// At 97.5 % on each side, bounds are the ends of the 95 % interval that a report shows: made of the same samples.
+#[test]
+fn bounds_are_made_of_what_is_displayed() {
+    let comparison = run(vec![cousin("q", (0.01, 0.02), &exams(600, (0.7, 0.04, 0.01), FINE))]);
+    let quant = &comparison.quants[0];
+    let (text, all) = (&quant.overall, quant.questions.as_ref().unwrap().overall.as_ref().unwrap());
+    let p99 = text.kl_divergence.p99.unwrap();
+    for (metric, shown) in [
+        ("kl_divergence", &text.kl_divergence.mean),
+        ("reverse_kl", &text.reverse_kl.mean),
+        ("delta_nll", &text.delta_nll),
+        ("ppl_ratio", &text.ppl_ratio),
+        ("top1_agreement", &text.top1_agreement),
+        ("top5_overlap", &text.top5_overlap),
+        ("kl_divergence_p99", &p99),
+        ("accuracy", &all.quant),
+        ("recovery", all.recovery.as_ref().unwrap()),
+        ("chance_corrected_recovery", all.chance_corrected_recovery.as_ref().unwrap()),
+    ] {
+        let held = |confidence: f64| {
+            let rule = format!("rules: [{{ name: r, metric: {metric}, max: 9, confidence: {confidence} }}]");
+            let check = verdict(&rule, &comparison).checks.remove(0);
+            (check.value.unwrap(), check.lower.unwrap(), check.upper.unwrap())
+        };
+        let (value, lower, upper) = held(0.975);
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs();
+        assert!(near(value, shown.value), "{metric}: {value} {}", shown.value);
+        assert!(
+            near(lower, shown.lower.unwrap()) && near(upper, shown.upper.unwrap()),
+            "{metric}: {shown:?}"
+        );
+        let (_, inner_lower, inner_upper) = held(0.9);
+        assert!(lower < inner_lower && inner_upper < upper, "{metric}: less confidence is narrower");
+        if metric == "kl_divergence_p99" {
+            assert_eq!(held(0.96), held(0.975), "the next confidence that is kept");
+        }
+    }
+    let flips = all.flips.unwrap().flips;
+    let check = verdict("rules: [{ name: r, metric: flips, max: 9 }]", &comparison).checks.remove(0);
+    assert!((check.value.unwrap() - flips).abs() < 1e-12);
+    let check = verdict("rules: [{ name: r, metric: answer_changes, max: 9 }]", &comparison).checks.remove(0);
+    assert!((check.value.unwrap() - all.flips.unwrap().answer_changes).abs() < 1e-12);
 }
 
 #[test]

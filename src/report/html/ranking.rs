@@ -189,7 +189,7 @@ fn other_cells(quant: &QuantComparison) -> Vec<Cell> {
         Cell::figure(Figure::from(&noise.kl_divergence)).noted(format!(
             "{} tokens, {} from base",
             count(noise.scored_tokens as u64),
-            { number(noise.kl_divergence_from_base.value, 2) }
+            number(noise.kl_divergence_from_base.value, 2)
         ))
     });
     vec![
