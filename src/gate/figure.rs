@@ -89,8 +89,10 @@ pub(super) fn of(question: &Question<'_>, target: &Target<'_>) -> Figure {
         (Place::Task(task), Source::Traces) => traces(question, task),
         (Place::Task(task), Source::Generations) => generations(question, task),
         (Place::Task(task), Source::Bytes) => bytes(question, task),
-        (Place::Rows { rows, previous, level }, Source::Questions) => {
-            questions(question, rows, previous, *level)
+        (Place::Rows { rows, previous, level, left_out }, Source::Questions) => {
+            let found = questions(question, rows, previous, *level);
+            let note = counted(*left_out as u64, "task") + " left out that are not judged right or wrong";
+            found.map(|found| if *left_out > 0 { Found { note: Some(note), ..found } } else { found })
         }
         (Place::Model, Source::Weights) => weights(question),
         _ => Err(Gap::NotMeasured("this cannot be measured there".to_owned())),

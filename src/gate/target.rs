@@ -57,7 +57,13 @@ pub(super) enum Place<'a> {
     /// A task of another kind.
     Task(String),
     /// Rows of questions, and the same rows of an earlier run.
-    Rows { rows: Vec<&'a QuestionComparison>, previous: Vec<&'a QuestionComparison>, level: Option<u32> },
+    Rows {
+        rows: Vec<&'a QuestionComparison>,
+        previous: Vec<&'a QuestionComparison>,
+        level: Option<u32>,
+        /// Tasks that are no accuracy and have no place among others.
+        left_out: usize,
+    },
     /// The model itself.
     Model,
     /// Nowhere, and why.
@@ -177,16 +183,16 @@ fn questions<'a>(
     };
     let pooled = |name: Option<&str>, members: &[&TaskCard], level: Option<u32>| -> Target<'a> {
         let tasks: Vec<String> = members.iter().map(|card| card.name.clone()).collect();
-        let (mut rows, mut earlier) = (Vec::new(), Vec::new());
+        let (mut rows, mut earlier, mut left_out) = (Vec::new(), Vec::new(), 0);
         for card in members {
             let Some(row) = row_of(cousin, card) else {
                 let score = rule.score.as_ref().map_or(String::new(), |score| format!(" with {score}"));
                 let reason = format!("{} was not answered{score}", card.name);
                 return target(per, name, Place::Missing(reason), tasks);
             };
-            // What is no accuracy has no place among others; alone it is refused with the reason, and so is a row of an
-            // older version, which does not say what it is.
+            // Alone it is refused with the reason, and so is a row of an older version, which does not say what it is.
             if per != Per::Task && !row.right_or_wrong && row.samples.is_some() {
+                left_out += 1;
                 continue;
             }
             rows.push(row);
@@ -202,7 +208,7 @@ fn questions<'a>(
         if rows.is_empty() {
             return target(per, name, Place::Missing("nothing there is right or wrong".to_owned()), tasks);
         }
-        target(per, name, Place::Rows { rows, previous: earlier, level }, tasks)
+        target(per, name, Place::Rows { rows, previous: earlier, level, left_out }, tasks)
     };
     let by = |key: &dyn Fn(&TaskCard) -> Option<String>| -> Vec<Target<'a>> {
         let mut names: Vec<String> = cards.iter().filter_map(|card| key(card)).collect();

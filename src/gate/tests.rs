@@ -453,6 +453,27 @@ fn guessing_few_samples_and_few_clusters_decide_nothing() {
     assert!(found.checks[0].message.contains("10,000 tokens"), "{}", found.checks[0].message);
 }
 
+/// A task judged by something else than right and wrong is left out of a sum, and said to be; alone it is refused.
+#[test]
+fn what_is_no_accuracy_is_left_out_and_said_so() {
+    let mut tasks = exams(600, FINE, BAD);
+    tasks[1].right_or_wrong = false;
+    let comparison = run(vec![cousin("q", (0.01, 0.0), &tasks)]);
+    let found = verdict("rules: [{ name: r, metric: accuracy, margin: 0.05 }]", &comparison);
+    assert_eq!((found.outcome, found.checks[0].samples), (Outcome::Pass, Some(600)));
+    assert!(found.checks[0].message.contains("1 task left out"), "{}", found.checks[0].message);
+    let alone = verdict(
+        "rules: [{ name: r, metric: accuracy, margin: 0.05, per: task, tasks: exam/th }]",
+        &comparison,
+    );
+    assert_eq!(alone.outcome, Outcome::NotMeasured);
+    assert!(
+        alone.checks[0].message.contains("judged by acc, which is no accuracy"),
+        "{}",
+        alone.checks[0].message
+    );
+}
+
 /// With as many samples as the message says, the same shares decide.
 #[test]
 fn the_message_says_how_many_samples_decide() {

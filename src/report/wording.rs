@@ -85,7 +85,7 @@ pub fn verdict(comparison: &Comparison) -> Vec<Sentence> {
     sentences
 }
 
-/// The verdict without what [`cousins`] says of each: what is about all of them, and what is easily misread.
+/// The verdict without what [`cousins()`] says of each: what is about all of them, and what is easily misread.
 pub fn findings(comparison: &Comparison) -> Vec<Sentence> {
     let order = ranking(comparison);
     let mut sentences = non_finite(comparison);

@@ -111,17 +111,31 @@ fn framed(report: &Path, width: u32) -> PathBuf {
 }
 
 #[test]
-fn the_report_opens_quietly_and_fits_a_phone() {
+fn a_new_report_opens_quietly_and_fits_a_phone() {
     let Some(chromium) = chromium() else { return };
     let Some((folder, report)) = run() else { return };
-    let profile = folder.path().join("profile");
-    let seen = open(&chromium, &report, &profile);
+    opens_quietly(&chromium, folder.path(), &report);
+}
+
+#[test]
+fn the_sample_report_opens_quietly_and_fits_a_phone() {
+    let Some(chromium) = chromium() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.html");
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/sample/report.html");
+    std::fs::copy(sample, &report).unwrap();
+    opens_quietly(&chromium, folder.path(), &report);
+}
+
+fn opens_quietly(chromium: &Path, folder: &Path, report: &Path) {
+    let profile = folder.join("profile");
+    let seen = open(chromium, report, &profile);
     assert_eq!(seen.console, Vec::<String>::new());
     assert_eq!(seen.addresses, Vec::<String>::new());
     assert!(seen.dom.contains("<h1") && seen.dom.contains("</html>"));
     assert!(seen.dom.matches("<button").count() > 10, "the script ran: headings became buttons");
     for width in [390, 1280] {
-        let seen = open(&chromium, &framed(&report, width), &profile);
+        let seen = open(chromium, &framed(report, width), &profile);
         let output = seen.dom.split("<output id=\"o\">").nth(1).and_then(|rest| rest.split('<').next());
         let numbers: Vec<u32> = output.unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
         assert!(

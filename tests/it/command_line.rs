@@ -292,3 +292,31 @@ fn bits_per_byte_count_every_byte_of_the_text() {
     let positions = &comparison.quants[0].by_context_position;
     assert_eq!(positions.iter().map(|bucket| bucket.scored_tokens).sum::<usize>(), task.scored_tokens);
 }
+
+/// The sample that README shows is what this version of the program makes of its comparison, and its gate's verdict too.
+#[test]
+fn the_sample_report_is_what_the_program_writes() {
+    let sample = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reports/sample");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("sample");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(sample.join("comparison.json"), copy.join("comparison.json")).unwrap();
+    stdout(&qeval(["report".as_ref(), copy.as_os_str()]));
+    let gate = qeval(["gate".as_ref(), copy.as_os_str(), "--policy".as_ref(), "release".as_ref()]);
+    assert_eq!(gate.status.code(), Some(1), "{}", String::from_utf8_lossy(&gate.stderr));
+    for name in
+        ["report.html", "report.md", "model-index.yaml", "gate.json", "gate.junit.xml", "tables/models.csv"]
+    {
+        let (written, stored) =
+            (std::fs::read(copy.join(name)).unwrap(), std::fs::read(sample.join(name)).unwrap());
+        assert!(
+            written == stored,
+            "reports/sample/{name} is stale: run `qeval report reports/sample` and `qeval gate reports/sample`"
+        );
+    }
+    let charts = |folder: &std::path::Path| -> Vec<String> {
+        let names = entries(&folder.join("charts"));
+        names.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(charts(&copy), charts(&sample));
+}
