@@ -1,6 +1,7 @@
 //! The figure that a rule asks about, with one-sided bounds at the rule's confidence: from what the comparison saved.
 //!
-//! Means and scores are estimated anew from their samples and sums, percentiles have bounds at several confidences; what
+//! Means and scores are estimated anew from their samples and sums (means without an upper limit at half the error, see
+//! `evidence::mean_bounds`), percentiles have bounds at several confidences; what
 //! has neither keeps the ends of its 95 % interval, which are bounds at 97.5 % and so hold at any lower confidence too.
 //! A loss is oriented so that more is worse. It must not know a policy's limits beyond their kind.
 
@@ -279,9 +280,9 @@ fn difference(question: &Question<'_>, (one, other): (&TokenMetrics, &TokenMetri
     let (one, other) = (sums(one)?, sums(other)?);
     let difference = figure_of(question.metric).and_then(|figure| one.difference(&other, factor, figure));
     match difference {
-        Some(difference) => Ok(found(
-            evidence::bootstrap(&difference, question.seed()).estimate(two_sided(question.confidence)),
-        )),
+        Some(difference) => {
+            Ok(found(evidence::mean_bounds(&difference, question.confidence, question.seed())))
+        }
         None => not_measured("the two did not score the same positions"),
     }
 }

@@ -2,11 +2,15 @@
 //! pass 5 % of the time at most, without a loss and with the samples that a preset states it must pass 80 % of the time.
 //!
 //! The promise is about the truth, so its check has the sampling error of so many releases: three of its standard errors.
+//! `QEVAL_SIMULATED_RELEASES=20000` looks closer.
 
 use super::*;
 use crate::comparison::evidence::{SampleScores, TokenSums};
 
-const RELEASES: u32 = 1000;
+fn releases() -> u32 {
+    let stated = std::env::var("QEVAL_SIMULATED_RELEASES").ok();
+    stated.and_then(|number| number.parse().ok()).unwrap_or(1000)
+}
 
 /// xorshift64*, as the generator of the simulation alone.
 struct Dice(u64);
@@ -76,18 +80,18 @@ fn samples(answers: Answers, dice: &mut Dice) -> SampleScores {
 /// The share of releases that pass.
 fn pass_rate(policy: &Policy, mut release: impl FnMut(u32, &mut Comparison), comparison: &Comparison) -> f64 {
     let mut comparison = comparison.clone();
-    let mut passed = 0;
-    for number in 0..RELEASES {
+    let (mut passed, releases) = (0, releases());
+    for number in 0..releases {
         release(number, &mut comparison);
         let verdict = judge(policy, &comparison, None);
         assert_ne!(verdict.outcome, Outcome::NotMeasured, "{:?}", verdict.checks);
         passed += u32::from(verdict.outcome == Outcome::Pass);
     }
-    f64::from(passed) / f64::from(RELEASES)
+    f64::from(passed) / f64::from(releases)
 }
 
 fn three_errors(rate: f64) -> f64 {
-    3.0 * (rate * (1.0 - rate) / f64::from(RELEASES)).sqrt()
+    3.0 * (rate * (1.0 - rate) / f64::from(releases())).sqrt()
 }
 
 #[allow(clippy::print_stderr, reason = "what came out is shown where a test is run alone")]
