@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use clap::ValueEnum;
 
 use super::{
-    CompareArgs, Measuring, Outcome, Probe, ProbeTokens,
+    CompareArgs, Document, Measuring, Outcome, Probe, ProbeTokens,
     answering::{self, Asking, ForeignRun, WrittenAnswers},
     answers::SideAnswers,
     assemble::{self, Measured},
@@ -39,25 +39,33 @@ pub(super) fn command(args: &CompareArgs, quiet: bool) -> Result<Outcome> {
         true => sample_files::run(args)?,
         false => run(args, &terminal::Bar::new(quiet))?,
     };
-    let policy = gate.as_deref().unwrap_or("release");
-    let outcome = finish((&comparison, &written), &args.measuring, policy, quiet)?;
-    let Some(prepared) = prepared else { return Ok(outcome) };
-    // Where a document is printed, it is all that is printed.
-    let is_alone = args.measuring.json || args.measuring.printing.format.is_some();
-    let telling = Telling { how: if is_alone { Told::Nothing } else { Told::Text }, junit: None, quiet };
+    let Some(prepared) = prepared else { return finish(&comparison, &written, &args.measuring, quiet) };
+    // Where a document is printed, it is all that is printed; JUnit is the gate's own.
+    let how = match (args.measuring.printing.format, args.measuring.json) {
+        (Some(Document::Junit), _) => Told::Junit,
+        (None, false) => Told::Text,
+        _ => Told::Nothing,
+    };
+    if how == Told::Junit {
+        terminal::written(&written, quiet);
+    } else {
+        // Whether everything was measured is for the gate to say.
+        finish(&comparison, &written, &args.measuring, quiet)?;
+    }
+    let telling = Telling { how, junit: None, quiet };
     prepared.hold(&comparison, &written.folder, *inconclusive, &telling)
 }
 
 /// Prints a comparison, and says whether everything was measured.
 pub(super) fn finish(
-    (comparison, written): (&Comparison, &Written),
+    comparison: &Comparison,
+    written: &Written,
     args: &Measuring,
-    policy: &str,
     quiet: bool,
 ) -> Result<Outcome> {
     match (args.printing.format, args.json) {
         (Some(document), _) => {
-            terminal::bytes(&super::printed(comparison, document, &args.printing.table, policy)?);
+            terminal::bytes(&super::printed(comparison, document, &args.printing.table, "release")?);
         }
         (None, true) => terminal::print_json(comparison),
         (None, false) => terminal::text(&report::summary::terminal(comparison, 80)),

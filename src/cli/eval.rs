@@ -17,5 +17,5 @@ pub(super) fn command(args: &EvalArgs, quiet: bool) -> Result<Outcome> {
     };
     let how = (&args.selection, &args.measuring);
     let (comparison, written) = compare::measure(&args.model, &[], how, look, &terminal::Bar::new(quiet))?;
-    compare::finish((&comparison, &written), &args.measuring, "release", quiet)
+    compare::finish(&comparison, &written, &args.measuring, quiet)
 }

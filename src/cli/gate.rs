@@ -136,6 +136,7 @@ pub(super) fn prepare(policy: &str, against: Option<&Path>) -> Result<Prepared> 
 pub(super) enum Told {
     Text,
     Json,
+    Junit,
     Nothing,
 }
 
@@ -169,6 +170,7 @@ impl Prepared {
         match telling.how {
             Told::Json => terminal::print_json(&verdict),
             Told::Text => terminal::text(&verdict::terminal(&verdict, COLUMNS)),
+            Told::Junit => terminal::text(&junit),
             // The document that was asked for is all there is on standard output.
             Told::Nothing => terminal::note(&verdict::headline(&verdict), telling.quiet),
         }

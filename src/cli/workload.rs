@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     suite::{
         self, Content, Converse, Protocol, Reader, Request, Suite, Task, TokenizedText, WritingPrompt,
-        hex_sha256,
+        hex_sha256_of,
         question::{QuestionKind, Questions},
     },
     tokenizer::Tokenizer,
@@ -187,23 +187,21 @@ pub(super) fn cut(tasks: &Tasks, tokenizer: &Tokenizer, cutting: Cutting) -> Res
 /// Per task the hash of all that a model reads in it, and of how it is to answer: what two runs must have in common to be
 /// compared sample by sample.
 fn input_hashes(tasks: &Tasks, workload: &Workload) -> Vec<String> {
-    let mut inputs: Vec<Vec<u8>> = tasks
-        .iter()
-        .map(|(_, task)| task.questions().map_or_else(Vec::new, |q| format!("{:?}", q.kind).into_bytes()))
-        .collect();
-    let mut add = |task: u32, numbers: &mut dyn Iterator<Item = u32>| {
-        if let Some(input) = inputs.get_mut(task as usize) {
-            input.extend(numbers.flat_map(u32::to_le_bytes));
-        }
+    let bytes = |place: &[u32], tokens: &[u32]| -> Vec<u8> {
+        place.iter().chain(tokens).flat_map(|number| number.to_le_bytes()).collect()
     };
-    for Request { task, document, window, tokens, scored, .. } in &workload.requests {
-        let place = [*document, *window, scored.start as u32, scored.end as u32, tokens.len() as u32];
-        add(*task, &mut place.into_iter().chain(tokens.iter().copied()));
-    }
-    for WritingPrompt { task, sample, tokens, .. } in &workload.prompts {
-        add(*task, &mut [*sample, tokens.len() as u32].into_iter().chain(tokens.iter().copied()));
-    }
-    inputs.iter().map(|input| hex_sha256(input)).collect()
+    let hash = |(index, (_, task)): (usize, (&Suite, &Task))| {
+        let asked = task.questions().map_or_else(Vec::new, |q| format!("{:?}", q.kind).into_bytes());
+        let requests = workload.requests.iter().filter(|request| request.task as usize == index);
+        let requests = requests.map(|Request { document, window, tokens, scored, .. }| {
+            bytes(&[*document, *window, scored.start as u32, scored.end as u32, tokens.len() as u32], tokens)
+        });
+        let prompts = workload.prompts.iter().filter(|prompt| prompt.task as usize == index);
+        let prompts =
+            prompts.map(|prompt| bytes(&[prompt.sample, prompt.tokens.len() as u32], &prompt.tokens));
+        hex_sha256_of(std::iter::once(asked).chain(requests).chain(prompts))
+    };
+    tasks.iter().enumerate().map(hash).collect()
 }
 
 /// What is done in a task, in one word.

@@ -7,11 +7,16 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::tasks::Item;
+use super::tasks::{Item, paired_score};
 use crate::stats::{Bootstrap, ClusterSums, Estimate, PairedScore, Resampling, scores::PairedScores, share};
 
-/// Resamples of every bootstrap.
-pub const RESAMPLES: usize = 10_000;
+/// Two-sided confidence of every displayed interval.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// How everything here is resampled.
+pub fn resampling(seed: u64) -> Resampling {
+    Resampling { resamples: 10_000, seed }
+}
 
 /// Confidence of the two-sided interval whose ends are one-sided bounds of confidence `one_sided`.
 pub fn two_sided(one_sided: f64) -> f64 {
@@ -126,16 +131,18 @@ impl SampleScores {
     }
 }
 
-/// Samples that both sides were judged on, as the statistics want them; `None` where a score is no share.
+/// Samples that both sides were judged on, as the statistics want them; `None` without any, or where a score is no share.
 pub fn paired(items: &[Item]) -> Option<PairedScores> {
-    let judged = |item: &Item| {
-        let (base, quant) = (item.base?, item.quant?);
-        Some(PairedScore { cluster: item.cluster, stratum: 0, weight: 1.0, base, quant })
-    };
+    let judged = |item: &Item| Some(paired_score(item.cluster, 1.0, item.base?, item.quant?));
     let items: Vec<PairedScore> = items.iter().filter_map(judged).collect();
-    let bounded =
-        items.iter().all(|item| [item.base, item.quant].iter().all(|score| (0.0..=1.0).contains(score)));
-    (bounded && !items.is_empty()).then(|| PairedScores::new(&items))
+    if items.is_empty() { None } else { bounded(&items) }
+}
+
+/// Scores as the statistics want them. Score intervals know that flips are few, but only of scores in [0, 1]: `None` for
+/// a perplexity.
+pub(super) fn bounded(items: &[PairedScore]) -> Option<PairedScores> {
+    let share = |score: f64| (0.0..=1.0).contains(&score);
+    items.iter().all(|item| share(item.base) && share(item.quant)).then(|| PairedScores::new(items))
 }
 
 /// A figure that is a mean over tokens.
@@ -235,7 +242,7 @@ pub fn mean_bounds(sums: &ClusterSums, one_sided: f64, seed: u64) -> Estimate {
 
 /// The bootstrap by which every mean of this program gets its interval.
 pub fn bootstrap(sums: &ClusterSums, seed: u64) -> Bootstrap {
-    Bootstrap::new(sums, Resampling { resamples: RESAMPLES, seed })
+    Bootstrap::new(sums, resampling(seed))
 }
 
 /// One-sided bounds of a percentile, which need every observation to be found.

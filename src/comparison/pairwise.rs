@@ -6,13 +6,11 @@
 
 use rayon::prelude::*;
 
-use super::evidence::{self, RESAMPLES, TokenFigure};
-use super::tasks::{Item, QuestionComparison, QuestionsComparison, headlines_of};
+use super::evidence::{self, CONFIDENCE, TokenFigure, resampling};
+use super::tasks::{Item, QuestionComparison, QuestionsComparison, headlines};
 use super::{Comparison, QuantComparison};
-use crate::stats::{Estimate, Resampling, holm, sign_flip};
+use crate::stats::{Estimate, holm, sign_flip};
 
-/// Two-sided confidence of every displayed interval.
-const CONFIDENCE: f64 = 0.95;
 /// A step is shown where its adjusted p is below this.
 const SHOWN: f64 = 0.05;
 
@@ -89,7 +87,7 @@ fn ranking(comparison: &Comparison) -> Vec<usize> {
 fn kl_divergence(better: &QuantComparison, worse: &QuantComparison, seed: u64) -> Option<PairedFigure> {
     let (better, worse) = (better.overall.sums.as_ref()?, worse.overall.sums.as_ref()?);
     let sums = worse.difference(better, 1.0, TokenFigure::KlDivergence)?;
-    let test = sign_flip(&sums, Resampling { resamples: RESAMPLES, seed });
+    let test = sign_flip(&sums, resampling(seed));
     let difference = evidence::bootstrap(&sums, seed).estimate(CONFIDENCE);
     Some(PairedFigure { difference, p: test.map(|test| test.p), p_holm: None, is_shown: false })
 }
@@ -97,7 +95,7 @@ fn kl_divergence(better: &QuantComparison, worse: &QuantComparison, seed: u64) -
 fn accuracy(better: &QuantComparison, worse: &QuantComparison, seed: u64) -> Option<PairedFigure> {
     let items = between(better.questions.as_ref()?, worse.questions.as_ref()?)?;
     let paired = evidence::paired(&items)?;
-    let test = paired.test(Resampling { resamples: RESAMPLES, seed });
+    let test = paired.test(resampling(seed));
     Some(PairedFigure {
         difference: paired.difference(CONFIDENCE),
         p: test.map(|test| test.p),
@@ -109,10 +107,9 @@ fn accuracy(better: &QuantComparison, worse: &QuantComparison, seed: u64) -> Opt
 /// Samples of all headline tasks that both answered: `base` is the first's score, `quant` the second's. `None` where the two
 /// were not asked the same.
 fn between(one: &QuestionsComparison, other: &QuestionsComparison) -> Option<Vec<Item>> {
-    let headlines = |of: &QuestionsComparison| -> Vec<QuestionComparison> {
-        headlines_of(&of.tasks).filter(|row| row.right_or_wrong).cloned().collect()
-    };
-    let (one, other) = (headlines(one), headlines(other));
+    let judged = |row: &&QuestionComparison| row.right_or_wrong;
+    let [one, other]: [Vec<&QuestionComparison>; 2] =
+        [one, other].map(|of| headlines(&of.tasks, |row| &row.key).into_iter().filter(judged).collect());
     let mut items = Vec::new();
     for row in &one {
         let counterpart = other.iter().find(|counterpart| counterpart.key == row.key)?;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytemuck::Zeroable;
 use rayon::prelude::*;
 
-use super::evidence::{BOUND_CONFIDENCES, PercentileBounds, RESAMPLES, TokenSums, two_sided};
+use super::evidence::{BOUND_CONFIDENCES, CONFIDENCE, PercentileBounds, TokenSums, resampling, two_sided};
 use super::{Bucket, DeltaP, Distribution, Histogram, SideText, TaskMetrics, TokenMetrics, WorstToken};
 use crate::{
     metrics::confidence::{ConfidenceBucket, ContextBucket},
@@ -18,8 +18,6 @@ use crate::{
     },
 };
 
-/// Two-sided confidence of every displayed interval.
-const CONFIDENCE: f64 = 0.95;
 /// Histogram of KL: this many bins per decade …
 const BINS_PER_DECADE: i32 = 5;
 /// … from 10^this …
@@ -326,7 +324,7 @@ impl<'a> Sample<'a> {
     }
 
     fn resampling(&self) -> Resampling {
-        Resampling { resamples: RESAMPLES, seed: self.tokens.seed }
+        resampling(self.tokens.seed)
     }
 
     fn bootstrap(&self, sums: &ClusterSums) -> Estimate {

@@ -10,14 +10,12 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{RESAMPLES, SampleScores};
+use super::evidence::{self, CONFIDENCE, SampleScores, resampling};
 use crate::stats::{
-    Bootstrap, ClusterSums, Estimate, Flips, PairedScore, PairedTest, Power, Resampling, TestMethod, holm,
+    Bootstrap, ClusterSums, Estimate, Flips, PairedScore, PairedTest, Power, TestMethod, holm,
     minimum_detectable_effect, proportion, scores, sign_flip,
 };
 
-/// Two-sided confidence of every displayed interval.
-const CONFIDENCE: f64 = 0.95;
 /// The language that others are held against.
 const ENGLISH: &str = "en";
 
@@ -225,7 +223,8 @@ pub struct SideLevel {
 /// Compares a cousin's answers with base's.
 pub fn compare(tasks: &[TaskItems], seed: u64) -> QuestionsComparison {
     let mut rows: Vec<QuestionComparison> = tasks.par_iter().map(|task| of_task(task, seed)).collect();
-    let headlines: Vec<&TaskItems> = headlines(tasks).filter(|task| task.right_or_wrong).collect();
+    let headlines: Vec<&TaskItems> =
+        headlines(tasks, |task| &task.key).into_iter().filter(|task| task.right_or_wrong).collect();
     // Holm over the headlines: other metrics of a task are the same answers seen in another way.
     let of_headline = |row: &QuestionComparison| headlines.iter().any(|task| task.key == row.key);
     adjust(rows.iter_mut().filter(|row| of_headline(row)).map(|row| &mut row.scores));
@@ -284,23 +283,10 @@ pub fn side(tasks: &[TaskItems], seed: u64) -> SideQuestions {
     SideQuestions { tasks: tasks.par_iter().map(one).collect() }
 }
 
-fn resampling(seed: u64) -> Resampling {
-    Resampling { resamples: RESAMPLES, seed }
-}
-
-/// The first row of every task.
-fn headlines(tasks: &[TaskItems]) -> impl Iterator<Item = &TaskItems> {
-    tasks
-        .iter()
-        .enumerate()
-        .filter(|(i, task)| tasks[..*i].iter().all(|t| t.key.task != task.key.task))
-        .map(|(_, t)| t)
-}
-
 /// The first row of every task: its headline.
-pub fn headlines_of(rows: &[QuestionComparison]) -> impl Iterator<Item = &QuestionComparison> {
-    let first = |i: usize, row: &QuestionComparison| rows[..i].iter().all(|r| r.key.task != row.key.task);
-    rows.iter().enumerate().filter(move |(i, row)| first(*i, row)).map(|(_, row)| row)
+pub fn headlines<T>(rows: &[T], key: impl Fn(&T) -> &TaskKey) -> Vec<&T> {
+    let mut seen = std::collections::BTreeSet::new();
+    rows.iter().filter(|row| seen.insert(key(row).task.as_str())).collect()
 }
 
 fn of_task(task: &TaskItems, seed: u64) -> QuestionComparison {
@@ -371,10 +357,7 @@ fn paired<'a>(
         difference.add(item.cluster, right - left, 1.0);
         chances.push(chance);
     }
-    // Score intervals know that flips are few, but only of scores in [0, 1]: not of a perplexity.
-    let bounded =
-        both.iter().all(|item| (0.0..=1.0).contains(&item.base) && (0.0..=1.0).contains(&item.quant));
-    let both = bounded.then(|| scores::PairedScores::new(&both));
+    let both = evidence::bounded(&both);
     let mean = |sums: &ClusterSums| Bootstrap::new(sums, resampling(seed)).estimate(CONFIDENCE);
     let (base, quant, delta, test) = match &both {
         Some(both) => (
@@ -394,8 +377,7 @@ fn paired<'a>(
         ),
     };
     let flips = whole.then_some(outcomes);
-    let chance: Option<Vec<f64>> = chances.into_iter().collect();
-    let chance = chance.filter(|c| !c.is_empty()).map(|c| c.iter().sum::<f64>() / c.len() as f64);
+    let chance = mean_chance(&chances);
     let uninformative = why_uninformative(&base, chance, samples);
     let above = chance.filter(|_| uninformative.is_none());
     let above = above.and_then(|chance| both.as_ref()?.ratio_above(chance, CONFIDENCE));
@@ -424,6 +406,12 @@ fn paired<'a>(
             None => delta.standard_error.map(|error| Power::default().detectable(error)),
         },
     }
+}
+
+/// The share that guessing gets right over several samples; `None` without any, or where one has none to guess among.
+pub fn mean_chance(chances: &[Option<f64>]) -> Option<f64> {
+    let known: Option<Vec<f64>> = chances.iter().copied().collect();
+    known.filter(|known| !known.is_empty()).map(|known| known.iter().sum::<f64>() / known.len() as f64)
 }
 
 /// Why a figure says nothing about a loss: base guesses, or gets nothing right; `None` where it says something.
@@ -506,7 +494,7 @@ fn to_english(tasks: &[&TaskItems], english: &[&TaskItems]) -> Option<Estimate> 
     (!shared.is_empty()).then(|| scores::PairedScores::new(&shared).difference(CONFIDENCE).scaled(2.0))
 }
 
-fn paired_score(cluster: u32, weight: f64, base: f64, quant: f64) -> PairedScore {
+pub(super) fn paired_score(cluster: u32, weight: f64, base: f64, quant: f64) -> PairedScore {
     PairedScore { cluster, stratum: 0, weight, base, quant }
 }
 

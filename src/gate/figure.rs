@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use super::metric::{Metric, Source};
 use super::policy::Limit;
 use super::target::{Cousin, Place, Target};
-use crate::comparison::evidence::{self, TokenFigure, TokenSums, two_sided};
+use crate::comparison::evidence::{self, CONFIDENCE, TokenFigure, TokenSums, two_sided};
 use crate::comparison::pairwise::same_samples;
-use crate::comparison::tasks::{Item, QuestionComparison, why_uninformative};
+use crate::comparison::tasks::{Item, QuestionComparison, mean_chance, why_uninformative};
 use crate::comparison::{Comparison, TaskMetrics, TokenMetrics};
 use crate::format::counted;
 use crate::stats::{ClusterSums, Estimate, IntervalMethod, MIN_CLUSTERS, share};
@@ -376,15 +376,9 @@ fn questions(
     Ok(Found { samples: Some(items.len() as u64), ..found(estimate) })
 }
 
-fn mean_chance(chances: &[Option<f64>]) -> Option<f64> {
-    let known: Option<Vec<f64>> = chances.iter().copied().collect();
-    known.filter(|known| !known.is_empty()).map(|known| known.iter().sum::<f64>() / known.len() as f64)
-}
-
 /// Refuses samples on which base has nothing to lose.
 fn informative(items: &[Item], chances: &[Option<f64>]) -> Result<(), Gap> {
-    // As displayed: two-sided 95 %.
-    let base = evidence::paired(items).map(|paired| paired.base(0.95));
+    let base = evidence::paired(items).map(|paired| paired.base(CONFIDENCE));
     let reason = base.and_then(|base| why_uninformative(&base, mean_chance(chances), items.len()));
     match reason {
         Some(reason) => Err(Gap::Undecided(reason)),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::metric::Source;
 use super::policy::{Per, Rule};
-use crate::comparison::tasks::{QuestionComparison, headlines_of};
+use crate::comparison::tasks::QuestionComparison;
 use crate::comparison::{Comparison, ForeignComparison, ModelCard, QuantComparison, TaskCard};
 use crate::pattern::chooses;
 
@@ -173,13 +173,11 @@ fn questions<'a>(
     cousin: Cousin<'a>,
     previous: Option<Cousin<'a>>,
 ) -> Vec<Target<'a>> {
+    // The first row of a task is its headline.
     let is_score =
-        |row: &&QuestionComparison| rule.score.as_ref().is_none_or(|score| *score == row.key.metric);
-    let row_of = |cousin: Cousin<'a>, card: &TaskCard| -> Option<&'a QuestionComparison> {
-        match rule.score {
-            Some(_) => cousin.rows().iter().filter(|row| row.key.task == card.name).find(is_score),
-            None => headlines_of(cousin.rows()).find(|row| row.key.task == card.name),
-        }
+        |row: &QuestionComparison| rule.score.as_ref().is_none_or(|score| *score == row.key.metric);
+    let row_of = |cousin: Cousin<'a>, card: &TaskCard| {
+        cousin.rows().iter().find(|row| row.key.task == card.name && is_score(row))
     };
     let pooled = |name: Option<&str>, members: &[&TaskCard], level: Option<u32>| -> Target<'a> {
         let tasks: Vec<String> = members.iter().map(|card| card.name.clone()).collect();

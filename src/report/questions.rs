@@ -3,6 +3,7 @@
 //!
 //! It chooses and orders; how a figure looks is not known here, nor is any figure computed.
 
+pub(super) use crate::comparison::tasks::headlines;
 use crate::comparison::tasks::{
     LanguageScores, PairedScores, QuestionComparison, QuestionsComparison, SideLevel, TaskKey,
 };
@@ -137,12 +138,6 @@ pub(super) fn tasks<'a>(asked: &[Asked<'a>]) -> Vec<Line<'a>> {
             .collect(),
     };
     distinct(names).into_iter().map(line).collect()
-}
-
-/// The first row of every task.
-pub(super) fn headlines<T>(rows: &[T], key: impl Fn(&T) -> &TaskKey) -> Vec<&T> {
-    let mut seen = std::collections::BTreeSet::new();
-    rows.iter().filter(|row| seen.insert(key(row).task.as_str())).collect()
 }
 
 /// Whether a metric is a share, so that percent make sense of it.

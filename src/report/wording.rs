@@ -158,15 +158,17 @@ pub fn is_identical(metrics: &TokenMetrics) -> bool {
         && metrics.top1_agreement.value == 1.0
 }
 
-/// Index and SQNR (dB) of the layer that adds the largest error by itself, the embedding among them.
-/// First positions are left out where they can be.
+/// The layer that adds the largest error by itself, the embedding among them, and its [`own_sqnr`].
 pub fn worst_layer_of(quant: &QuantComparison) -> Option<(&LayerComparison, f64)> {
-    let sqnr = |layer: &LayerComparison| {
-        let errors = layer.injected.as_ref()?;
-        errors.without_first.as_ref().unwrap_or(&errors.all).sqnr_db.filter(|db| db.is_finite())
-    };
-    let figures = quant.layers.iter().filter_map(|layer| Some((layer, sqnr(layer)?)));
+    let figures = quant.layers.iter().filter_map(|layer| Some((layer, own_sqnr(layer)?)));
     figures.min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// SQNR (dB) of what a layer adds by itself, without first positions where it can be; `None` where there is no error, or
+/// no finite one.
+pub fn own_sqnr(layer: &LayerComparison) -> Option<f64> {
+    let errors = layer.injected.as_ref()?;
+    errors.without_first.as_ref().unwrap_or(&errors.all).sqnr_db.filter(|db| db.is_finite())
 }
 
 /// "layer 3" or "the embedding".

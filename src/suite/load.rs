@@ -257,7 +257,14 @@ fn checksum_line(name: &str, bytes: &[u8]) -> String {
 
 /// SHA-256 in lower-case hexadecimal.
 pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+    hex_sha256_of([bytes])
+}
+
+/// The same of several pieces one after the other.
+pub(crate) fn hex_sha256_of<B: AsRef<[u8]>>(pieces: impl IntoIterator<Item = B>) -> String {
+    let mut hasher = Sha256::new();
+    pieces.into_iter().for_each(|piece| hasher.update(piece));
+    hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}"); // Writing to a String cannot fail.
         hex
     })

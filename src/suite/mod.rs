@@ -23,8 +23,8 @@ mod suggest;
 
 pub use ask::arguments;
 pub use embedded::{EMBEDDED, EmbeddedSuite, embedded};
-pub(crate) use load::hex_sha256;
 pub use load::{from_text, load};
+pub(crate) use load::{hex_sha256, hex_sha256_of};
 pub use protocol::Protocol;
 use question::Questions;
 pub use render::{

@@ -152,6 +152,20 @@ fn an_earlier_run_and_what_changed_since() {
     assert_eq!(code, 0, "the same run is no worse: {text}");
     let (code, text) = gate(&run.out, &["--policy", &regressions]);
     assert!(code == 0 && text.contains("1 regression rule not looked at"), "{text}");
+    // JUnit that is printed is the gate's own verdict: this policy's, against that run.
+    let printed = Command::new(env!("CARGO_BIN_EXE_qeval"))
+        .arg("compare")
+        .args([
+            shared("models/polyglot6m").unwrap(),
+            shared("models/polyglot6m/polyglot6m-Q8_0.gguf").unwrap(),
+        ])
+        .args(["--max-windows", "12", "--no-noise-floor", "--probe", "none", "--quiet", "--format", "junit"])
+        .args(["--gate", &regressions, "--against", before, "--out"])
+        .arg(run.folder.path().join("printed"))
+        .output()
+        .unwrap();
+    assert!(printed.stdout == std::fs::read(run.folder.path().join("printed/gate.junit.xml")).unwrap());
+    assert!(String::from_utf8_lossy(&printed.stdout).contains("kl (against the earlier run)"));
     // Cut otherwise, the text is not the same.
     let again = run.folder.path().join("again");
     let models = shared("models/polyglot6m").unwrap();

@@ -282,10 +282,6 @@ pub(super) fn layers(comparison: &Comparison) -> Vec<Part> {
 }
 
 fn worst_layers(quant: &QuantComparison) -> Vec<String> {
-    let sqnr = |layer: &LayerComparison| {
-        let errors = layer.injected.as_ref()?;
-        errors.without_first.as_ref().unwrap_or(&errors.all).sqnr_db.filter(|db| db.is_finite())
-    };
     let cka = |layer: &LayerComparison| layer.cka.filter(|cka| cka.is_finite());
     let named =
         |(layer, figure): &(&LayerComparison, String)| format!("{} ({figure})", wording::layer_name(layer));
@@ -296,7 +292,7 @@ fn worst_layers(quant: &QuantComparison) -> Vec<String> {
         let of = |(layer, value): &(_, f64)| (*layer, format!("{}{unit}", number(*value, digits)));
         found.iter().take(LAYERS).map(of).map(|pair| named(&pair)).collect::<Vec<String>>()
     };
-    let errors = lowest(&sqnr, 3, "\u{a0}dB");
+    let errors = lowest(&wording::own_sqnr, 3, "\u{a0}dB");
     if errors.is_empty() { lowest(&cka, 4, " CKA") } else { errors }
 }
 
