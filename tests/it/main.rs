@@ -21,6 +21,7 @@ mod packed;
 mod packed_weights;
 mod simulated;
 mod trace;
+mod train_demo;
 
 // The whole measurement against independent figures.
 mod anchors;

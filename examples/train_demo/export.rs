@@ -1,0 +1,92 @@
+//! The trained model as a checkpoint: bf16 weights, configuration, tokenizer, as Hugging Face lays them out.
+
+use std::{collections::HashMap, path::Path};
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, safetensors};
+use half::bf16;
+use serde_json::json;
+use tokenizers::Tokenizer;
+
+use super::{
+    model::{Model, ROPE_THETA, Shape},
+    training::Run,
+    world::{END_OF_TEXT, END_OF_TURN, START_OF_TURN},
+};
+
+/// The parameters as they are stored: rounded to bf16.
+///
+/// # Errors
+/// What candle refuses.
+pub(crate) fn as_stored(run: &Run) -> Result<Model> {
+    let round = |x: &f32| bf16::from_f32(*x).to_f32();
+    let values: Vec<Vec<f32>> =
+        run.states.iter().map(|state| state.values.iter().map(round).collect()).collect();
+    Ok(Model::new(run.shape, &values)?)
+}
+
+/// Writes `model.safetensors`, `config.json`, `tokenizer.json` and `tokenizer_config.json`.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn write(model: &Model, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    let mut tensors = HashMap::new();
+    for ((name, _), parameter) in model.shape.parameters().into_iter().zip(&model.parameters) {
+        let values =
+            Tensor::from_vec(parameter.flatten_all()?.to_vec1::<f32>()?, parameter.shape(), &Device::Cpu)?;
+        tensors.insert(name, values.to_dtype(DType::BF16)?);
+    }
+    safetensors::save(&tensors, folder.join("model.safetensors"))?;
+    let token = |name: &str| tokenizer.token_to_id(name);
+    write_json(&folder.join("config.json"), &config(&model.shape, token(END_OF_TEXT)))?;
+    // One line a merge would be 4000 lines; nobody reads them.
+    tokenizer.save(folder.join("tokenizer.json"), false).map_err(anyhow::Error::msg)?;
+    let tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "add_bos_token": true,
+        "model_max_length": model.shape.max_position_embeddings,
+        "chat_template": chat_template(),
+    });
+    write_json(&folder.join("tokenizer_config.json"), &tokenizer_config)
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    std::fs::write(path, serde_json::to_string_pretty(value)? + "\n")?;
+    Ok(())
+}
+
+fn config(shape: &Shape, end: Option<u32>) -> serde_json::Value {
+    json!({
+        "architectures": ["Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": end,
+        "dtype": "bfloat16",
+        "eos_token_id": end,
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "initializer_range": 0.02,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "model_type": "qwen2",
+        "num_attention_heads": shape.num_attention_heads,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": ROPE_THETA,
+        "sliding_window": null,
+        "tie_word_embeddings": true,
+        "use_cache": true,
+        "use_sliding_window": false,
+        "vocab_size": shape.vocab_size,
+    })
+}
+
+fn chat_template() -> String {
+    format!(
+        "{{% for message in messages %}}{{{{ '{START_OF_TURN}' + message['role'] + '\\n' + message['content'] + \
+         '{END_OF_TURN}\\n' }}}}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '{START_OF_TURN}assistant\\n' }}}}{{% endif %}}"
+    )
+}
