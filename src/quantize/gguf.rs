@@ -25,7 +25,12 @@ use self::{
 };
 use super::{Base, EncodingShare, Kept, Progress, Written};
 use crate::{
-    checkpoint::{RowOrder, Weight, config::RopeScaling, encoding::Encoding, names},
+    checkpoint::{
+        RowOrder, Weight,
+        config::{ModelConfig, RopeScaling},
+        encoding::Encoding,
+        names,
+    },
     cousin::simulate::encode_ggml,
     error::{Error, Result},
 };
@@ -75,6 +80,13 @@ pub(super) fn write(
         match &tensor.content {
             Content::Values(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                put(&mut file, &bytes)?;
+                done += bytes.len() as u64;
+            }
+            Content::Weight { weight, order } if !weight.is_matrix() => {
+                let values = weight.decode()?;
+                let bytes: Vec<u8> =
+                    (0..values.len()).flat_map(|at| values[order.model_row(at)].to_le_bytes()).collect();
                 put(&mut file, &bytes)?;
                 done += bytes.len() as u64;
             }
@@ -142,7 +154,7 @@ fn plan(base: &Base, file_type: FileType) -> Result<Vec<Planned>> {
             content: Content::Weight { weight: weight.clone(), order },
         });
     }
-    if let Some(divisors) = rope_divisors(base) {
+    if let Some(divisors) = rope_divisors(&base.config) {
         let bytes = 4 * divisors.len() as u64;
         planned.push(Planned {
             entry: Entry {
@@ -166,8 +178,8 @@ fn layer(name: &str) -> Option<usize> {
 
 /// What every rotary frequency is divided by, where llama.cpp reads that from a tensor: Llama 3.1's scaling, in f32 as its
 /// converter computes it (conversion/llama.py).
-fn rope_divisors(base: &Base) -> Option<Vec<f32>> {
-    let (factor, low, high, original) = match &base.config.rope.scaling {
+fn rope_divisors(config: &ModelConfig) -> Option<Vec<f32>> {
+    let (factor, low, high, original) = match &config.rope.scaling {
         RopeScaling::Divisors { divisors } => return Some(divisors.clone()),
         RopeScaling::Llama3 {
             factor,
@@ -178,8 +190,8 @@ fn rope_divisors(base: &Base) -> Option<Vec<f32>> {
         _ => return None,
     };
     let [factor, low, high, original] = [factor, low, high, original].map(|x| x as f32);
-    let (theta, dimensions) = (base.config.rope.theta as f32, base.config.head_dim as f32);
-    let divisors = (0..base.config.head_dim / 2).map(|pair| {
+    let (theta, dimensions) = (config.rope.theta as f32, config.head_dim as f32);
+    let divisors = (0..config.head_dim / 2).map(|pair| {
         let frequency = 1.0 / theta.powf(2.0 * pair as f32 / dimensions);
         let wavelength = std::f32::consts::TAU / frequency;
         if wavelength < original / high {
@@ -194,7 +206,7 @@ fn rope_divisors(base: &Base) -> Option<Vec<f32>> {
     Some(divisors.collect())
 }
 
-/// The bytes of some rows, in the file's order.
+/// The bytes of some rows of a matrix, in the file's order.
 fn encoded(
     weight: &Weight,
     order: RowOrder,
@@ -204,7 +216,6 @@ fn encoded(
     let columns = weight.columns();
     let too_large = || weight.problem("is too large", "report this as a bug of qeval");
     let bytes_of = |rows: usize| encoding.encoded_bytes(rows * columns).ok_or_else(too_large);
-    // A vector that is reordered has rows of one element.
     let rows_per_task = (TASK_WEIGHTS / columns.max(1)).clamp(1, band.len().max(1));
     let mut out = vec![0; bytes_of(band.len())?];
     let task_bytes = bytes_of(rows_per_task)?.max(1);
@@ -261,6 +272,7 @@ fn summary(out: &Path, file_type: FileType, bytes: u64, planned: &[Planned], not
         share.bytes += entry.bytes;
         let Some(why) = why.filter(|_| entry.encoding != file_type.encoding()) else { continue };
         let tensors = match layer(&entry.name) {
+            _ if why == mixture::VECTOR => "norms and biases".to_owned(),
             Some(_) => entry.name.splitn(3, '.').last().map_or(String::new(), |rest| format!("blk.*.{rest}")),
             None => entry.name.clone(),
         };
@@ -285,5 +297,38 @@ fn summary(out: &Path, file_type: FileType, bytes: u64, planned: &[Planned], not
         encodings,
         kept,
         notes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bound cases of Llama 3.1's rule, and one frequency in between by hand in f64.
+    #[test]
+    fn llama_3_divides_low_frequencies() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::checkpoint::config::from_hugging_face(
+            folder.path(),
+            &serde_json::json!({
+                "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "intermediate_size": 8192,
+                "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+                "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+                "rope_theta": 500000.0, "rope_scaling": {
+                    "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                    "original_max_position_embeddings": 8192, "rope_type": "llama3"
+                }
+            }),
+        )
+        .unwrap();
+        let divisors = rope_divisors(&config).unwrap();
+        assert_eq!(divisors.len(), 32);
+        // Wavelength 2π·500000^(2i/64): below 2048 up to i = 14, above 8192 from i = 18 on.
+        assert!(divisors[..15].iter().all(|divisor| *divisor == 1.0), "{divisors:?}");
+        assert!(divisors[18..].iter().all(|divisor| *divisor == 32.0), "{divisors:?}");
+        let wavelength = std::f64::consts::TAU * 500_000f64.powf(32.0 / 64.0);
+        let smooth = (8192.0 / wavelength - 1.0) / 3.0;
+        let expected = 1.0 / ((1.0 - smooth) / 32.0 + smooth);
+        assert!((f64::from(divisors[16]) / expected - 1.0).abs() < 1e-5, "{} {expected}", divisors[16]);
     }
 }

@@ -8,6 +8,8 @@
 
 mod bytes;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 

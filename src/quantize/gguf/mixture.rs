@@ -138,7 +138,7 @@ pub(super) struct Choice {
 
 const MIXTURE: &str = "the mixture gives it more bits";
 const OUTPUT: &str = "the matrix that makes the logits";
-const VECTOR: &str = "norms and biases are never quantized";
+pub(super) const VECTOR: &str = "they are never quantized";
 const ROW: &str = "its rows are no multiple of the block of 256";
 const ODD_ROW: &str = "its rows are no multiple of 32, the smallest block";
 

@@ -446,3 +446,139 @@ const PRE_TOKENIZERS: &[(&[Step<'static>], bool, &str)] = &[
     (&[Step::Split(TEKKEN), Step::Bytes], true, "tekken"),
     (&[Step::Split(GPT4O), Step::Bytes], false, "gpt-4o"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// GPT-2's alphabet: the letter of each byte.
+    fn letters() -> Vec<char> {
+        let mut extra = 0x100..;
+        (0..=u8::MAX)
+            .map(|byte| match byte {
+                b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
+                _ => extra.next().and_then(char::from_u32).unwrap(),
+            })
+            .collect()
+    }
+
+    /// A byte-level tokenizer in which any two neighbours of the trial text join: every cut shows.
+    fn byte_level(pre_tokenizer: &Json, ignore_merges: bool, normalizer: &Json) -> Json {
+        let letters = letters();
+        let spelled: Vec<char> = PROBE.bytes().map(|byte| letters[usize::from(byte)]).collect();
+        let pairs: BTreeSet<(char, char)> = spelled.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        let texts = letters.iter().map(|letter| letter.to_string());
+        let texts = texts.chain(pairs.iter().map(|(left, right)| format!("{left}{right}")));
+        let vocab: serde_json::Map<String, Json> =
+            texts.enumerate().map(|(id, text)| (text, Json::from(id))).collect();
+        let merges: Vec<String> = pairs.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        let count = vocab.len();
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer,
+            "added_tokens": [
+                {"id": count, "content": "<|end|>", "special": true, "single_word": false, "lstrip": false,
+                 "rstrip": false, "normalized": false},
+                {"id": count + 1, "content": "<think>", "special": false, "single_word": false, "lstrip": false,
+                 "rstrip": false, "normalized": false}
+            ],
+            "pre_tokenizer": pre_tokenizer, "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                      "ignore_merges": ignore_merges, "vocab": vocab, "merges": merges}
+        })
+    }
+
+    fn bytes(use_regex: bool) -> Json {
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
+    }
+
+    fn split(pattern: &str) -> Json {
+        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+    }
+
+    fn folder(tokenizer: &Json) -> (TempDir, Checkpoint, ModelConfig) {
+        let folder = tempfile::tempdir().unwrap();
+        let vocab_size = tokenizer["model"]["vocab"].as_object().unwrap().len() + 4;
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "vocab_size": vocab_size, "rms_norm_eps": 1e-5
+        });
+        std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), [2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}'])
+            .unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let config = checkpoint.config().unwrap().unwrap();
+        (folder, checkpoint, config)
+    }
+
+    fn key<'a>(keys: &'a Keys, name: &str) -> Option<&'a Item> {
+        keys.iter().find(|(key, _)| key == name).map(|(_, item)| item)
+    }
+
+    /// Each known pre-tokenizer, as published models write it, cuts the trial text as llama.cpp's of that name does.
+    #[test]
+    fn known_pre_tokenizers_are_named_and_cut_alike() {
+        for (steps, ignore_merges, name) in PRE_TOKENIZERS {
+            let steps: Vec<Json> = steps
+                .iter()
+                .map(|step| match step {
+                    Step::Split(pattern) => split(pattern),
+                    Step::Digits => json!({"type": "Digits", "individual_digits": true}),
+                    Step::BytesOfWords => bytes(true),
+                    Step::Bytes => bytes(false),
+                })
+                .collect();
+            let whole = match steps.as_slice() {
+                [one] => one.clone(),
+                several => json!({"type": "Sequence", "pretokenizers": several}),
+            };
+            let (_folder, checkpoint, config) = folder(&byte_level(&whole, *ignore_merges, &Json::Null));
+            let (keys, notes) = keys(&checkpoint, &config).unwrap();
+            assert_eq!(key(&keys, "tokenizer.ggml.pre"), Some(&Item::Text((*name).to_owned())));
+            assert!(notes.is_empty());
+            let Some(Item::I32s(types)) = key(&keys, "tokenizer.ggml.token_type") else { panic!("{name}") };
+            // The added tokens, then two rows of the embedding that no token has.
+            assert_eq!(types[types.len() - 5..], [1, 3, 4, 5, 5]);
+            let Some(Item::Texts(tokens)) = key(&keys, "tokenizer.ggml.tokens") else { panic!("{name}") };
+            assert_eq!(tokens[tokens.len() - 1], format!("[PAD{}]", tokens.len() - 1));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_refused() {
+        let refused = |tokenizer: &Json| {
+            let (_folder, checkpoint, config) = folder(tokenizer);
+            keys(&checkpoint, &config).unwrap_err().to_string()
+        };
+        let unknown = byte_level(
+            &json!({"type": "Sequence", "pretokenizers": [split("x+"), bytes(false)]}),
+            false,
+            &Json::Null,
+        );
+        assert!(refused(&unknown).contains("`pre_tokenizer`"));
+        // Known steps, but whole tokens go first where llama.cpp's do not.
+        assert!(refused(&byte_level(&bytes(true), true, &Json::Null)).contains("`pre_tokenizer`"));
+        let lowercase = byte_level(&bytes(true), false, &json!({"type": "Lowercase"}));
+        assert!(refused(&lowercase).contains("Lowercase"));
+        let mut suffix = byte_level(&bytes(true), false, &Json::Null);
+        suffix["model"]["end_of_word_suffix"] = "</w>".into();
+        assert!(refused(&suffix).contains("end_of_word_suffix"));
+        let mut beyond = byte_level(&bytes(true), false, &Json::Null);
+        beyond["added_tokens"][0]["id"] = 100_000.into();
+        assert!(refused(&beyond).contains("rows"), "{}", refused(&beyond));
+    }
+
+    #[test]
+    fn composing_first_is_noted() {
+        let (_folder, checkpoint, config) = folder(&byte_level(&bytes(true), false, &json!({"type": "NFC"})));
+        let (_, notes) = keys(&checkpoint, &config).unwrap();
+        assert!(notes[0].contains("NFC"), "{notes:?}");
+    }
+}
