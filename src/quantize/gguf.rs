@@ -43,7 +43,7 @@ struct Planned {
 }
 
 enum Content {
-    Weight { weight: Weight, order: RowOrder },
+    Weight { weight: Box<Weight>, order: RowOrder },
     Values(Vec<f32>),
 }
 
@@ -151,7 +151,7 @@ fn plan(base: &Base, file_type: FileType) -> Result<Vec<Planned>> {
         planned.push(Planned {
             entry: Entry { name, shape: weight.shape.clone(), encoding, bytes: bytes as u64 },
             why,
-            content: Content::Weight { weight: weight.clone(), order },
+            content: Content::Weight { weight: Box::new(weight.clone()), order },
         });
     }
     if let Some(divisors) = rope_divisors(&base.config) {
