@@ -5,7 +5,7 @@
 //!
 //! Stations, in the order of a run: [`cli`] parses, [`checkpoint`] reads headers,
 //! [`tokenizer`] and [`suite`] make requests, [`model`] decodes and computes, [`cousin`]
-//! makes variants of a model,
+//! makes variants of a model, [`quantize`] writes one down,
 //! [`evaluate`] runs the pass, [`metrics`] and [`stats`] reduce, [`comparison`]
 //! is saved, [`report`] draws it.
 
@@ -24,6 +24,7 @@ pub mod model;
 pub mod observation;
 pub mod pattern;
 pub mod progress;
+pub mod quantize;
 pub mod report;
 pub mod samples;
 pub mod stats;

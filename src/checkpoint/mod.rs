@@ -11,7 +11,7 @@ pub mod encoding;
 pub mod generation;
 pub mod gguf;
 mod mapped;
-mod names;
+pub mod names;
 mod packing;
 pub mod quantization;
 pub mod safetensors;
@@ -25,15 +25,15 @@ use std::{
 };
 
 pub use self::mapped::MappedFile;
-pub use self::weight::{RowSource, StoredBytes, Weight};
+pub use self::weight::{RowOrder, RowSource, StoredBytes, Weight};
 use self::{
     activations::{GgmlActivation, KvCacheQuantization},
-    config::{Architecture, GgufTensorFacts, ModelConfig},
+    config::{GgufTensorFacts, ModelConfig},
     encoding::Encoding,
     gguf::{Gguf, Metadata},
     packing::{Packed, Packing, Tensors},
     quantization::Quantization,
-    weight::{Blocks, RowOrder, Scaled},
+    weight::{Blocks, Scaled},
 };
 use crate::error::{Error, Result};
 
@@ -363,12 +363,9 @@ impl Checkpoint {
                 "the file is not a complete checkpoint of its architecture",
             ));
         };
-        let permuted = self.format == Format::Gguf
-            && config.architecture == Architecture::Llama
-            && names::is_rotary_projection(name);
-        let row_order = match permuted {
-            true => RowOrder::RotaryInterleaved { head_dim: config.head_dim },
-            false => RowOrder::Plain,
+        let row_order = match self.format {
+            Format::Safetensors => RowOrder::Plain,
+            Format::Gguf => RowOrder::of_gguf(config, name),
         };
         let mut weight = self.plain(tensor, name, shape, row_order)?;
         if self.format == Format::Gguf {

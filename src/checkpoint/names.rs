@@ -23,7 +23,7 @@ const LAYER: &[(&str, &str)] = &[
 ];
 
 /// GGUF's name of a tensor that the model calls `name`.
-pub(super) fn gguf_name(name: &str) -> Option<String> {
+pub fn gguf_name(name: &str) -> Option<String> {
     if let Some((_, gguf)) = GLOBAL.iter().find(|(hf, _)| *hf == name) {
         return Some((*gguf).to_owned());
     }

@@ -9,8 +9,10 @@ use rayon::prelude::*;
 
 use super::{
     activations::{ActivationQuantization, GgmlActivation},
+    config::{Architecture, ModelConfig},
     encoding::Encoding,
     mapped::MappedFile,
+    names::is_rotary_projection,
     packing::codes::slice_table,
 };
 use crate::error::{Error, Result};
@@ -147,7 +149,7 @@ impl RowSource for Scaled {
 
 /// Order of the rows in the file against the order that the model wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowOrder {
+pub enum RowOrder {
     /// As the model wants them.
     Plain,
     /// llama.cpp's converter interleaves the two rotary halves of every head of q and k:
@@ -159,6 +161,25 @@ pub(super) enum RowOrder {
 }
 
 impl RowOrder {
+    /// The order in which a GGUF file of this model keeps the rows of the weight that the model calls `name`.
+    pub fn of_gguf(config: &ModelConfig, name: &str) -> Self {
+        match config.architecture == Architecture::Llama && is_rotary_projection(name) {
+            true => RowOrder::RotaryInterleaved { head_dim: config.head_dim },
+            false => RowOrder::Plain,
+        }
+    }
+
+    /// The model's row that a file keeps in its row `stored`.
+    pub fn model_row(self, stored: usize) -> usize {
+        match self {
+            RowOrder::Plain => stored,
+            RowOrder::RotaryInterleaved { head_dim } => {
+                let (head, within) = (stored / head_dim, stored % head_dim);
+                head * head_dim + within % 2 * (head_dim / 2) + within / 2
+            }
+        }
+    }
+
     fn stored_row(self, row: usize) -> usize {
         match self {
             RowOrder::Plain => row,
@@ -373,6 +394,7 @@ mod tests {
         let order = RowOrder::RotaryInterleaved { head_dim };
         for row in 0..heads * head_dim {
             assert_eq!(stored[order.stored_row(row)], row);
+            assert_eq!(order.model_row(row), stored[row]);
         }
     }
 

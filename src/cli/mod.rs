@@ -15,6 +15,7 @@ mod judging;
 mod lm_eval_output;
 mod memory;
 mod models;
+pub mod quantize;
 mod resolve;
 mod sample_files;
 pub mod selection;
@@ -78,6 +79,7 @@ impl Outcome {
 #[command(after_help = "Examples:
   qeval compare base.safetensors quant.gguf
   qeval inspect quant.gguf
+  qeval quantize base/ --to q4_k_m
   qeval gate qeval-report --policy release
   qeval report qeval-report --format md
 
@@ -110,6 +112,8 @@ enum Command {
     Suites(SuitesArgs),
     /// Describe a model from its headers alone.
     Inspect(InspectArgs),
+    /// Write a model in a quantized format, uncalibrated.
+    Quantize(quantize::QuantizeArgs),
     /// Write logits and hidden states of one sequence, to check against another implementation.
     Trace(TraceArgs),
     /// Redraw tables, charts and report.html from a comparison.json, or print one document; needs no model.
@@ -471,6 +475,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::command(&args, quiet),
         Command::Suites(args) => suites::command(&args),
         Command::Inspect(args) => inspect::command(&args.model, args.tensors, args.json),
+        Command::Quantize(args) => quantize::command(&args, quiet),
         Command::Trace(args) => trace::command(&args, quiet),
         Command::Gate(args) => gate::command(&args, quiet),
         Command::Report(args) => redraw(&args, quiet),

@@ -18,6 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use self::ggml::encode as encode_ggml;
 pub use self::quantizer::{Entry, QUANTIZERS, Quantizer};
 use self::{quantizer::Scheme, source::Simulated};
 use crate::{

@@ -107,7 +107,7 @@ impl Decoded {
 }
 
 /// Name and shape of every weight that a decoder of this config has, in the order of use.
-fn expected_weights(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+pub fn expected_weights(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
     let mut expected = vec![(EMBEDDING.to_owned(), vec![config.vocab_size, hidden])];
     for layer in 0..config.num_hidden_layers {

@@ -141,6 +141,14 @@ impl ChatTemplate {
         Ok(Some(template))
     }
 
+    /// The text of that template, not compiled.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or several templates without a default.
+    pub fn text_from_settings(folder: &Path) -> Result<Option<String>> {
+        Ok(source::find(folder)?.map(|found| found.template))
+    }
+
     /// The template of a GGUF, its `tokenizer.chat_template`; `path` is the file, for errors.
     ///
     /// # Errors

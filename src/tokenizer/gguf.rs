@@ -21,6 +21,7 @@ mod pre_tokenizers;
 mod sentencepiece;
 mod text_tokens;
 
+pub use self::sentencepiece::merges as scored_merges;
 use crate::error::{Error, Result};
 use pre_tokenizers::{PreTokenizer, Unserved};
 use std::collections::{BTreeSet, HashMap};

@@ -19,6 +19,7 @@ mod generation;
 mod oracles;
 mod packed;
 mod packed_weights;
+mod quantize_gguf;
 mod simulated;
 mod trace;
 mod train_demo;

@@ -3,38 +3,104 @@
 //! The old types have a closed form. The others split 256 weights into parts that share an f16 or two and search each
 //! part's scale (and minimum) for the least weighted error. All parts of 256 weights are searched side by side, one in each
 //! lane of a vector, weight after weight as llama.cpp goes through one part: so sums round alike and codes come out
-//! equal but for ties (ggml-quants.c: `quantize_row_*_ref`, `make_qkx2_quants`, `make_qx_quants`, `make_q3_quants`).
+//! equal (ggml-quants.c: `quantize_row_*_ref`). What is settled for a block, scales and codes, becomes either the values
+//! that it stands for or the bytes of a file.
 
-use half::f16;
+mod bytes;
+mod search;
+#[cfg(test)]
+mod tests;
 
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+use self::search::{COARSE, FINE, FINER, Search, improved_scales, largest_of_parts, searched_scales};
 use super::rounding::{Rounding, clamp, each_group, nearest};
 use crate::{
     checkpoint::encoding::{Encoding, IQ4_VALUES as IQ4},
     model::kv_cache::GgmlBlock,
 };
 
+/// The quantizer of an encoding, if there is one here.
+macro_rules! with_quantizer {
+    ($encoding:expr, $quantizer:ident => $use:expr) => {
+        match $encoding {
+            Encoding::Q4_0 => with_quantizer!(@ GgmlBlock::Q4_0, $quantizer => $use),
+            Encoding::Q5_0 => with_quantizer!(@ GgmlBlock::Q5_0, $quantizer => $use),
+            Encoding::Q4_1 => with_quantizer!(@ GgmlBlock::Q4_1, $quantizer => $use),
+            Encoding::Q5_1 => with_quantizer!(@ GgmlBlock::Q5_1, $quantizer => $use),
+            Encoding::Q8_0 => with_quantizer!(@ GgmlBlock::Q8_0, $quantizer => $use),
+            Encoding::Q2K => with_quantizer!(@ Q2K, $quantizer => $use),
+            Encoding::Q3K => with_quantizer!(@ Q3K, $quantizer => $use),
+            Encoding::Q4K => with_quantizer!(@ Q4K { search: FINE }, $quantizer => $use),
+            Encoding::Q5K => with_quantizer!(@ Q4K { search: FINER }, $quantizer => $use),
+            Encoding::Q6K => with_quantizer!(@ Q6K, $quantizer => $use),
+            Encoding::Iq4Nl => with_quantizer!(@ Iq4Nl, $quantizer => $use),
+            Encoding::Iq4Xs => with_quantizer!(@ Iq4Xs, $quantizer => $use),
+            _ => return false,
+        }
+    };
+    (@ $value:expr, $quantizer:ident => $use:expr) => {{
+        let $quantizer = $value;
+        $use
+    }};
+}
+
 /// Rounds whole blocks to what `encoding` can hold; `false` if it has no quantizer here.
 pub(super) fn round(encoding: Encoding, values: &mut [f32]) -> bool {
+    with_quantizer!(encoding, quantizer => each_group(quantizer, group(encoding), values));
+    true
+}
+
+/// Writes whole blocks as llama.cpp's quantizer does: the bytes whose values [`round`] leaves.
+///
+/// `values` is a whole number of blocks and `out` their bytes; `false`, and nothing written, if either is not, or if
+/// `encoding` has no quantizer here. F32, F16 and BF16 are rounded to nearest, ties to even. Scales that f16 cannot
+/// hold are written as infinite: the caller looks at what the bytes decode to.
+pub fn encode(encoding: Encoding, values: &[f32], out: &mut [u8]) -> bool {
+    if encoding.encoded_bytes(values.len()) != Some(out.len()) {
+        return false;
+    }
     match encoding {
-        Encoding::Q4_0 => each_group(GgmlBlock::Q4_0, 32, values),
-        Encoding::Q5_0 => each_group(GgmlBlock::Q5_0, 32, values),
-        Encoding::Q4_1 => each_group(GgmlBlock::Q4_1, 32, values),
-        Encoding::Q5_1 => each_group(GgmlBlock::Q5_1, 32, values),
-        Encoding::Q8_0 => each_group(GgmlBlock::Q8_0, 32, values),
-        Encoding::Q2K => each_group(Q2K, BLOCK, values),
-        Encoding::Q3K => each_group(Q3K, BLOCK, values),
-        Encoding::Q4K => each_group(Q4K { search: FINE }, BLOCK, values),
-        Encoding::Q5K => each_group(Q4K { search: FINER }, BLOCK, values),
-        Encoding::Q6K => each_group(Q6K, BLOCK, values),
-        Encoding::Iq4Nl => each_group(Iq4 { shared: false }, BLOCK, values),
-        Encoding::Iq4Xs => each_group(Iq4 { shared: true }, BLOCK, values),
-        _ => return false,
+        Encoding::F32 => each_word(values, out, |values, words: &mut [[u8; 4]]| {
+            words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_le_bytes());
+        }),
+        Encoding::F16 => each_word(values, out, |values, words: &mut [[u8; 2]]| {
+            let mut halves = [f16::ZERO; WORDS];
+            let halves = &mut halves[..values.len()];
+            halves.convert_from_f32_slice(values);
+            words.iter_mut().zip(halves).for_each(|(word, half)| *word = half.to_le_bytes());
+        }),
+        Encoding::Bf16 => each_word(values, out, |values, words: &mut [[u8; 2]]| {
+            words.iter_mut().zip(values).for_each(|(word, x)| *word = bf16::from_f32(*x).to_le_bytes());
+        }),
+        _ => {
+            with_quantizer!(encoding, quantizer => bytes::each_block(quantizer, encoding, group(encoding), values, out))
+        }
     }
     true
 }
 
+/// Numbers converted at once.
+const WORDS: usize = 256;
+
+fn each_word<const BYTES: usize>(values: &[f32], out: &mut [u8], write: impl Fn(&[f32], &mut [[u8; BYTES]])) {
+    let words = out.as_chunks_mut().0;
+    values.chunks(WORDS).zip(words.chunks_mut(WORDS)).for_each(|(values, words)| write(values, words));
+}
+
+/// Weights that a quantizer looks at together: a block, or eight of IQ4_NL, side by side.
+fn group(encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Iq4Nl => BLOCK,
+        _ => encoding.block_weights(),
+    }
+}
+
 /// Weights of a block of the K types.
 const BLOCK: usize = 256;
+
+/// Magnitudes below it count as zero (ggml's `GROUP_MAX_EPS`).
+const NOTHING: f32 = 1e-15;
 
 /// As the block stores it.
 #[inline(always)]
@@ -69,215 +135,157 @@ fn parts_of<const WEIGHTS: usize, const PARTS: usize>(block: &[f32]) -> Parts<WE
     parts
 }
 
-#[inline(always)]
-fn write_back<const WEIGHTS: usize, const PARTS: usize>(parts: &Parts<WEIGHTS, PARTS>, block: &mut [f32]) {
-    for (part, weights) in block.chunks_exact_mut(WEIGHTS).enumerate() {
-        for (i, x) in weights.iter_mut().enumerate() {
-            *x = parts[i][part];
-        }
-    }
+/// What a block holds: part p, weight i stands for `scales[p]`·`unit`·`codes[i][p]` − `mins[p]`·`min_unit`.
+struct Settled<const WEIGHTS: usize, const PARTS: usize> {
+    /// Whole numbers; of the IQ4 types the level itself.
+    codes: Parts<WEIGHTS, PARTS>,
+    /// Whole multiples of `unit`; of IQ4_NL an f16 each, and `unit` is 1.
+    scales: [f32; PARTS],
+    /// Whole multiples of `min_unit`; zero where there are no minima.
+    mins: [f32; PARTS],
+    /// An f16.
+    unit: f32,
+    /// An f16.
+    min_unit: f32,
 }
 
-/// Which scales are tried for a part with a minimum: (largest code + first + 0.1·i) / (max − min), i from 0 to `steps`.
-struct Search {
-    largest_code: f32,
-    first: f32,
-    steps: usize,
-    /// Absolute errors instead of squares.
-    absolute: bool,
-}
-
-const COARSE: Search = Search { largest_code: 3.0, first: -0.5, steps: 15, absolute: true };
-const FINE: Search = Search { largest_code: 15.0, first: -1.0, steps: 20, absolute: false };
-const FINER: Search = Search { largest_code: 31.0, first: -0.5, steps: 15, absolute: false };
-
-impl Search {
-    /// Scale and minimum (negated) of each part.
-    ///
-    /// Each scale tried gives codes, the codes a regression line, the line an error; the least error wins. A line found
-    /// moves the minimum from which the next codes are counted.
+impl<const WEIGHTS: usize, const PARTS: usize> Settled<WEIGHTS, PARTS> {
+    /// Operation by operation as the blocks are decoded.
     #[inline(always)]
-    fn run<const WEIGHTS: usize, const PARTS: usize>(
-        &self,
-        x: &Parts<WEIGHTS, PARTS>,
-        importance: &Parts<WEIGHTS, PARTS>,
-    ) -> ([f32; PARTS], [f32; PARTS]) {
-        let (mut min, mut max) = (x[0], x[0]);
-        let (mut sum_w, mut sum_x) = ([0.0; PARTS], [0.0; PARTS]);
-        for (x, w) in x.iter().zip(importance) {
-            for p in 0..PARTS {
-                min[p] = if x[p] < min[p] { x[p] } else { min[p] };
-                max[p] = if x[p] > max[p] { x[p] } else { max[p] };
-                sum_w[p] += w[p];
-                sum_x[p] += w[p] * x[p];
-            }
-        }
-        let (mut scale, mut best) = ([0.0; PARTS], [0.0; PARTS]);
-        let mut inverse = [0.0; PARTS];
+    fn write_values(&self, has_min: bool, block: &mut [f32]) {
+        let (mut scale, mut min) = ([0.0; PARTS], [0.0; PARTS]);
         for p in 0..PARTS {
-            min[p] = if min[p] > 0.0 { 0.0 } else { min[p] };
-            inverse[p] = self.largest_code / (max[p] - min[p]);
-            scale[p] = 1.0 / inverse[p];
+            scale[p] = self.unit * self.scales[p];
+            min[p] = self.min_unit * self.mins[p];
         }
-        let lowest = min;
-        let mut codes = [[0.0; PARTS]; WEIGHTS];
-        self.encode(x, &inverse, &min, &mut codes);
-        self.add_error(x, importance, &codes, &scale, &min, &mut best);
-        for step in 0..=self.steps {
+        let mut values = self.codes;
+        for x in &mut values {
             for p in 0..PARTS {
-                inverse[p] = (self.first + 0.1 * step as f32 + self.largest_code) / (max[p] - min[p]);
-            }
-            self.encode(x, &inverse, &min, &mut codes);
-            let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; PARTS], [0.0; PARTS], [0.0; PARTS]);
-            for ((x, w), l) in x.iter().zip(importance).zip(&codes) {
-                for p in 0..PARTS {
-                    sum_l[p] += w[p] * l[p];
-                    sum_l2[p] += w[p] * l[p] * l[p];
-                    sum_xl[p] += w[p] * l[p] * x[p];
-                }
-            }
-            let (mut new_scale, mut new_min) = ([0.0; PARTS], [0.0; PARTS]);
-            let mut determinant = [0.0; PARTS];
-            for p in 0..PARTS {
-                determinant[p] = sum_w[p] * sum_l2[p] - sum_l[p] * sum_l[p];
-                new_scale[p] = (sum_w[p] * sum_xl[p] - sum_x[p] * sum_l[p]) / determinant[p];
-                new_min[p] = (sum_l2[p] * sum_x[p] - sum_l[p] * sum_xl[p]) / determinant[p];
-                let positive = new_min[p] > 0.0;
-                new_scale[p] = if positive { sum_xl[p] / sum_l2[p] } else { new_scale[p] };
-                new_min[p] = if positive { 0.0 } else { new_min[p] };
-            }
-            let mut error = [0.0; PARTS];
-            self.add_error(x, importance, &codes, &new_scale, &new_min, &mut error);
-            for p in 0..PARTS {
-                let better = (determinant[p] > 0.0) & (error[p] < best[p]);
-                best[p] = if better { error[p] } else { best[p] };
-                scale[p] = if better { new_scale[p] } else { scale[p] };
-                min[p] = if better { new_min[p] } else { min[p] };
+                x[p] = if has_min { scale[p] * x[p] - min[p] } else { scale[p] * x[p] };
             }
         }
-        for p in 0..PARTS {
-            let flat = max[p] == lowest[p];
-            scale[p] = if flat { 0.0 } else { scale[p] };
-            min[p] = if flat { -lowest[p] } else { -min[p] };
-        }
-        (scale, min)
-    }
-
-    #[inline(always)]
-    fn encode<const WEIGHTS: usize, const PARTS: usize>(
-        &self,
-        x: &Parts<WEIGHTS, PARTS>,
-        inverse: &[f32; PARTS],
-        min: &[f32; PARTS],
-        codes: &mut Parts<WEIGHTS, PARTS>,
-    ) {
-        for (x, codes) in x.iter().zip(codes) {
-            for p in 0..PARTS {
-                codes[p] = clamp(nearest(inverse[p] * (x[p] - min[p])), 0.0, self.largest_code);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn add_error<const WEIGHTS: usize, const PARTS: usize>(
-        &self,
-        x: &Parts<WEIGHTS, PARTS>,
-        importance: &Parts<WEIGHTS, PARTS>,
-        codes: &Parts<WEIGHTS, PARTS>,
-        scale: &[f32; PARTS],
-        min: &[f32; PARTS],
-        error: &mut [f32; PARTS],
-    ) {
-        for ((x, w), l) in x.iter().zip(importance).zip(codes) {
-            for p in 0..PARTS {
-                let off = scale[p] * l[p] + min[p] - x[p];
-                error[p] += w[p] * if self.absolute { off.abs() } else { off * off };
+        for (part, weights) in block.chunks_exact_mut(WEIGHTS).enumerate() {
+            for (i, x) in weights.iter_mut().enumerate() {
+                *x = values[i][part];
             }
         }
     }
 }
 
-/// Rounds parts at their settled scales d and minima m: x̂ = d·q − m, q from 0 to `largest_code`.
+/// Codes from 0 to `largest_code` at settled scales and minima; a part without a scale keeps those of its search.
 #[inline(always)]
-fn round_from_minimum<const WEIGHTS: usize, const PARTS: usize>(
-    x: &mut Parts<WEIGHTS, PARTS>,
-    scale: &[f32; PARTS],
-    min: &[f32; PARTS],
-    largest_code: f32,
-) {
-    for x in x {
+fn from_minimum<const WEIGHTS: usize, const PARTS: usize>(
+    search: &Search,
+    x: &Parts<WEIGHTS, PARTS>,
+    importance: &Parts<WEIGHTS, PARTS>,
+    largest_multiple: f32,
+) -> Settled<WEIGHTS, PARTS> {
+    let found = search.run(x, importance);
+    let (scales, unit) = share_scale(&found.scale, largest_multiple);
+    let (mins, min_unit) = share_scale(&found.min, largest_multiple);
+    let mut codes = *x;
+    for x in &mut codes {
         for p in 0..PARTS {
-            let code = nearest(clamp((x[p] + min[p]) / scale[p], 0.0, largest_code));
-            let code = if scale[p] == 0.0 { 0.0 } else { code };
-            x[p] = scale[p] * code - min[p];
+            let (scale, min) = (unit * scales[p], min_unit * mins[p]);
+            let kept = found.code(p, x[p], search.largest_code);
+            let code = nearest(clamp((x[p] + min) / scale, 0.0, search.largest_code));
+            x[p] = if scale == 0.0 { kept } else { code };
         }
     }
+    Settled { codes, scales, mins, unit, min_unit }
 }
 
-/// Rounds parts at their settled scales d: x̂ = d·q, q from `low` to −`low` − 1.
+/// Codes from −`half` to `half` − 1 at settled scales; a part without a scale keeps those of its search.
 #[inline(always)]
-fn round_about_zero<const WEIGHTS: usize, const PARTS: usize>(
-    x: &mut Parts<WEIGHTS, PARTS>,
-    scale: &[f32; PARTS],
-    low: f32,
-) {
-    for x in x {
+fn about_zero<const WEIGHTS: usize, const PARTS: usize>(
+    x: &Parts<WEIGHTS, PARTS>,
+    (scales, unit): ([f32; PARTS], f32),
+    half: f32,
+    kept: impl Fn(usize, usize) -> f32,
+) -> Settled<WEIGHTS, PARTS> {
+    let largest = largest_of_parts(x);
+    let mut codes = *x;
+    for (i, x) in codes.iter_mut().enumerate() {
         for p in 0..PARTS {
-            let code = nearest(clamp(x[p] / scale[p], low, -low - 1.0));
-            x[p] = if scale[p] == 0.0 { 0.0 } else { scale[p] * code };
+            let scale = unit * scales[p];
+            let code = nearest(clamp(x[p] / scale, -half, half - 1.0));
+            let kept = if largest[p].abs() < NOTHING { -half } else { kept(i, p) };
+            x[p] = if scale == 0.0 { kept } else { code };
         }
     }
+    Settled { codes, scales, mins: [0.0; PARTS], unit, min_unit: 0.0 }
 }
 
 /// The parts' scales as multiples of one f16, from 0 to `largest`; what cannot be told from zero becomes zero.
 #[inline(always)]
-fn share_scale<const PARTS: usize>(scales: &mut [f32; PARTS], largest: f32) {
+fn share_scale<const PARTS: usize>(scales: &[f32; PARTS], largest: f32) -> ([f32; PARTS], f32) {
     let mut max = 0.0;
-    for scale in scales.iter() {
+    for scale in scales {
         max = if *scale > max { *scale } else { max };
     }
     let inverse = if max > 0.0 { largest / max } else { 0.0 };
-    let unit = stored(max / largest);
-    for scale in scales {
-        *scale = unit * clamp(nearest(inverse * *scale), 0.0, largest);
-    }
+    (scales.map(|scale| clamp(nearest(inverse * scale), 0.0, largest)), stored(max / largest))
 }
 
 /// The parts' signed scales as multiples of one f16: the one of largest magnitude becomes −`half`.
 #[inline(always)]
-fn share_signed_scale<const PARTS: usize>(scales: &mut [f32; PARTS], half: f32) {
+fn share_signed_scale<const PARTS: usize>(
+    scales: &[f32; PARTS],
+    half: f32,
+    without_scale: f32,
+) -> ([f32; PARTS], f32) {
     let mut max = 0.0f32;
-    for scale in scales.iter() {
+    for scale in scales {
         max = if scale.abs() > max.abs() { *scale } else { max };
     }
     if max.abs() < NOTHING {
-        *scales = [0.0; PARTS];
-        return;
+        return ([without_scale; PARTS], 0.0);
     }
     let inverse = -half / max;
-    let unit = stored(1.0 / inverse);
-    for scale in scales {
-        *scale = unit * clamp(nearest(inverse * *scale), -half, half - 1.0);
-    }
+    (scales.map(|scale| clamp(nearest(inverse * scale), -half, half - 1.0)), stored(1.0 / inverse))
 }
 
-/// Magnitudes below it count as zero (ggml's `GROUP_MAX_EPS`).
-const NOTHING: f32 = 1e-15;
+/// A type whose parts are settled together.
+trait Quantizer<const WEIGHTS: usize, const PARTS: usize> {
+    const HAS_MIN: bool;
+
+    fn settle(&self, block: &[f32]) -> Settled<WEIGHTS, PARTS>;
+
+    /// The block's bytes.
+    fn write(settled: &Settled<WEIGHTS, PARTS>, encoding: Encoding, out: &mut [u8]);
+}
+
+macro_rules! rounding_settles {
+    ($($quantizer:ty),*) => {$(
+        impl Rounding for $quantizer {
+            #[inline(always)]
+            fn round(&self, block: &mut [f32]) {
+                let settled = self.settle(block);
+                settled.write_values(Self::HAS_MIN, block);
+            }
+        }
+    )*};
+}
+
+rounding_settles!(Q2K, Q3K, Q4K, Q6K, Iq4Nl, Iq4Xs);
 
 /// Sixteen parts of sixteen; scales and minima of 4 bits.
 struct Q2K;
 
-impl Rounding for Q2K {
+impl Quantizer<16, 16> for Q2K {
+    const HAS_MIN: bool = true;
+
     #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let mut x: Parts<16, 16> = parts_of(block);
+    fn settle(&self, block: &[f32]) -> Settled<16, 16> {
+        let x: Parts<16, 16> = parts_of(block);
         let mut importance = x;
         importance.iter_mut().flatten().for_each(|x| *x = x.abs());
-        let (mut scale, mut min) = COARSE.run(&x, &importance);
-        share_scale(&mut scale, 15.0);
-        share_scale(&mut min, 15.0);
-        round_from_minimum(&mut x, &scale, &min, COARSE.largest_code);
-        write_back(&x, block);
+        from_minimum(&COARSE, &x, &importance, 15.0)
+    }
+
+    #[inline(always)]
+    fn write(settled: &Settled<16, 16>, _: Encoding, out: &mut [u8]) {
+        bytes::q2_k(settled, out);
     }
 }
 
@@ -286,10 +294,12 @@ struct Q4K {
     search: Search,
 }
 
-impl Rounding for Q4K {
+impl Quantizer<32, 8> for Q4K {
+    const HAS_MIN: bool = true;
+
     #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let mut x: Parts<32, 8> = parts_of(block);
+    fn settle(&self, block: &[f32]) -> Settled<32, 8> {
+        let x: Parts<32, 8> = parts_of(block);
         let mut squares = [0.0f32; 8];
         for x in &x {
             for p in 0..8 {
@@ -304,141 +314,100 @@ impl Rounding for Q4K {
                 importance[p] = typical[p] + importance[p].abs();
             }
         }
-        let (mut scale, mut min) = self.search.run(&x, &importance);
-        share_scale(&mut scale, 63.0);
-        share_scale(&mut min, 63.0);
-        round_from_minimum(&mut x, &scale, &min, self.search.largest_code);
-        write_back(&x, block);
+        from_minimum(&self.search, &x, &importance, 63.0)
+    }
+
+    #[inline(always)]
+    fn write(settled: &Settled<32, 8>, encoding: Encoding, out: &mut [u8]) {
+        match encoding {
+            Encoding::Q5K => bytes::q5_k(settled, out),
+            _ => bytes::q4_k(settled, out),
+        }
     }
 }
 
 /// Sixteen parts of sixteen; scales of 6 bits.
 struct Q3K;
 
-impl Rounding for Q3K {
+impl Quantizer<16, 16> for Q3K {
+    const HAS_MIN: bool = false;
+
     #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let mut x: Parts<16, 16> = parts_of(block);
-        let mut scale = improved_scales(&x, 4.0);
-        share_signed_scale(&mut scale, 32.0);
-        round_about_zero(&mut x, &scale, -4.0);
-        write_back(&x, block);
+    fn settle(&self, block: &[f32]) -> Settled<16, 16> {
+        let x: Parts<16, 16> = parts_of(block);
+        let (scale, codes) = improved_scales(&x, 4.0);
+        // A block of zeros has zero bytes for scales, which stand for −32.
+        about_zero(&x, share_signed_scale(&scale, 32.0, -32.0), 4.0, |i, p| codes[i][p])
+    }
+
+    #[inline(always)]
+    fn write(settled: &Settled<16, 16>, _: Encoding, out: &mut [u8]) {
+        bytes::q3_k(settled, out);
     }
 }
 
 /// Sixteen parts of sixteen; scales of 8 bits.
 struct Q6K;
 
-impl Rounding for Q6K {
+impl Quantizer<16, 16> for Q6K {
+    const HAS_MIN: bool = false;
+
     #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let mut x: Parts<16, 16> = parts_of(block);
-        let mut scale = searched_scales(&x, 32.0);
-        share_signed_scale(&mut scale, 128.0);
-        round_about_zero(&mut x, &scale, -32.0);
-        write_back(&x, block);
+    fn settle(&self, block: &[f32]) -> Settled<16, 16> {
+        let x: Parts<16, 16> = parts_of(block);
+        let (scale, inverse) = searched_scales(&x, 32.0);
+        let shared = share_signed_scale(&scale, 128.0, 0.0);
+        let kept = |i: usize, p: usize| clamp(nearest(inverse[p] * x[i][p]), -32.0, 31.0);
+        about_zero(&x, shared, 32.0, kept)
+    }
+
+    #[inline(always)]
+    fn write(settled: &Settled<16, 16>, _: Encoding, out: &mut [u8]) {
+        bytes::q6_k(settled, out);
     }
 }
 
-/// The value of largest magnitude of each part, the first of equals.
-#[inline(always)]
-fn largest_of_parts<const WEIGHTS: usize, const PARTS: usize>(x: &Parts<WEIGHTS, PARTS>) -> [f32; PARTS] {
-    let mut largest = [0.0f32; PARTS];
-    for x in x {
-        for p in 0..PARTS {
-            largest[p] = if x[p].abs() > largest[p].abs() { x[p] } else { largest[p] };
-        }
+/// Eight blocks of 32, each value the nearest of [`IQ4`] times the block's scale.
+struct Iq4Nl;
+
+impl Quantizer<32, 8> for Iq4Nl {
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn settle(&self, block: &[f32]) -> Settled<32, 8> {
+        let x: Parts<32, 8> = parts_of(block);
+        let scale = iq4_scales(&x);
+        // Codes are chosen at the scale before its f16 is rounded.
+        iq4_codes(&x, &scale, scale.map(stored), 1.0)
     }
-    largest
+
+    #[inline(always)]
+    fn write(settled: &Settled<32, 8>, _: Encoding, out: &mut [u8]) {
+        bytes::iq4_nl(settled, out);
+    }
 }
 
-/// Scales about zero: (half + 0.1·i) codes for the largest value, i from −9 to 9, and of these the one whose regression
-/// explains most of Σx⁴.
-#[inline(always)]
-fn searched_scales<const WEIGHTS: usize, const PARTS: usize>(
-    x: &Parts<WEIGHTS, PARTS>,
-    half: f32,
-) -> [f32; PARTS] {
-    let largest = largest_of_parts(x);
-    let (mut scale, mut best) = ([0.0; PARTS], [0.0; PARTS]);
-    // The middle comes first; others must be better.
-    for step in [0, -9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9] {
-        let mut inverse = [0.0; PARTS];
-        for p in 0..PARTS {
-            inverse[p] = -(half + 0.1 * step as f32) / largest[p];
-        }
-        let (mut sum_xl, mut sum_l2) = ([0.0; PARTS], [0.0; PARTS]);
-        for x in x {
-            for p in 0..PARTS {
-                let code = clamp(nearest(inverse[p] * x[p]), -half, half - 1.0);
-                let w = x[p] * x[p];
-                sum_xl[p] += w * x[p] * code;
-                sum_l2[p] += w * code * code;
-            }
-        }
-        for p in 0..PARTS {
-            let closer = (step == 0) | (sum_xl[p] * sum_xl[p] > best[p] * sum_l2[p]);
-            let better = closer & (sum_l2[p] > 0.0);
-            scale[p] = if better { sum_xl[p] / sum_l2[p] } else { scale[p] };
-            best[p] = if better { scale[p] * sum_xl[p] } else { best[p] };
-        }
-    }
-    for p in 0..PARTS {
-        scale[p] = if largest[p].abs() < NOTHING { 0.0 } else { scale[p] };
-    }
-    scale
-}
+/// Eight parts of 32 as in [`Iq4Nl`], their scales 6-bit multiples of one f16.
+struct Iq4Xs;
 
-/// Scales about zero: codes of the plain scale, each then moved wherever that brings the regression closer, five times
-/// over.
-#[inline(always)]
-fn improved_scales<const WEIGHTS: usize, const PARTS: usize>(
-    x: &Parts<WEIGHTS, PARTS>,
-    half: f32,
-) -> [f32; PARTS] {
-    let largest = largest_of_parts(x);
-    let mut codes = [[0.0; PARTS]; WEIGHTS];
-    let (mut sum_xl, mut sum_l2) = ([0.0; PARTS], [0.0; PARTS]);
-    for (x, codes) in x.iter().zip(&mut codes) {
-        for p in 0..PARTS {
-            codes[p] = clamp(nearest(-half / largest[p] * x[p]), -half, half - 1.0);
-            let w = x[p] * x[p];
-            sum_xl[p] += w * x[p] * codes[p];
-            sum_l2[p] += w * codes[p] * codes[p];
-        }
-    }
-    for _ in 0..5 {
-        for (x, codes) in x.iter().zip(&mut codes) {
-            for p in 0..PARTS {
-                let w = x[p] * x[p];
-                let without_xl = sum_xl[p] - w * x[p] * codes[p];
-                let without_l2 = sum_l2[p] - w * codes[p] * codes[p];
-                let code =
-                    clamp(nearest(clamp(x[p] * without_l2 / without_xl, -8.0, 8.0)), -half, half - 1.0);
-                let new_xl = without_xl + w * x[p] * code;
-                let new_l2 = without_l2 + w * code * code;
-                let better = (without_xl > 0.0)
-                    & (code != codes[p])
-                    & (new_l2 > 0.0)
-                    & (new_xl * new_xl * sum_l2[p] > sum_xl[p] * sum_xl[p] * new_l2);
-                codes[p] = if better { code } else { codes[p] };
-                sum_xl[p] = if better { new_xl } else { sum_xl[p] };
-                sum_l2[p] = if better { new_l2 } else { sum_l2[p] };
-            }
-        }
-    }
-    let mut scale = [0.0; PARTS];
-    for p in 0..PARTS {
-        let none = (sum_l2[p] <= 0.0) | (largest[p].abs() < NOTHING);
-        scale[p] = if none { 0.0 } else { sum_xl[p] / sum_l2[p] };
-    }
-    scale
-}
+impl Quantizer<32, 8> for Iq4Xs {
+    const HAS_MIN: bool = false;
 
-/// IQ4_NL and IQ4_XS: eight parts of 32, each value the nearest of [`IQ4`] times the part's scale.
-struct Iq4 {
-    /// IQ4_XS: the scales are multiples of one f16. Otherwise each is an f16, and parts stand for themselves.
-    shared: bool,
+    #[inline(always)]
+    fn settle(&self, block: &[f32]) -> Settled<32, 8> {
+        let x: Parts<32, 8> = parts_of(block);
+        let scale = iq4_scales(&x);
+        let max = scale.iter().fold(0.0f32, |max, scale| if scale.abs() > max.abs() { *scale } else { max });
+        let unit = -max / 32.0;
+        let inverse = inverse_or_zero(unit);
+        let multiples = scale.map(|scale| clamp(nearest(inverse * scale), -32.0, 31.0));
+        iq4_codes(&x, &multiples.map(|multiple| unit * multiple), multiples, stored(unit))
+    }
+
+    #[inline(always)]
+    fn write(settled: &Settled<32, 8>, _: Encoding, out: &mut [u8]) {
+        bytes::iq4_xs(settled, out);
+    }
 }
 
 /// The nearest of [`IQ4`]; half way, the upper one.
@@ -451,61 +420,51 @@ fn nearest_iq4(x: f32) -> f32 {
     nearest
 }
 
-impl Rounding for Iq4 {
-    #[inline(always)]
-    fn round(&self, block: &mut [f32]) {
-        let mut x: Parts<32, 8> = parts_of(block);
-        let largest = largest_of_parts(&x);
-        let (mut scale, mut best) = ([0.0; 8], [0.0; 8]);
-        // The largest value becomes −127 at first, then −134 to −120.
-        for (step, first) in
-            std::iter::once((0.0, true)).chain((-7..=7i8).map(|step| (f32::from(step), false)))
-        {
-            let mut inverse = [0.0; 8];
+/// The scale of each part whose regression explains most of Σx⁴.
+#[inline(always)]
+fn iq4_scales(x: &Parts<32, 8>) -> [f32; 8] {
+    let largest = largest_of_parts(x);
+    let (mut scale, mut best) = ([0.0; 8], [0.0; 8]);
+    // The largest value becomes −127 at first, then −134 to −120.
+    for (step, first) in std::iter::once((0.0, true)).chain((-7..=7i8).map(|step| (f32::from(step), false))) {
+        let mut inverse = [0.0; 8];
+        for p in 0..8 {
+            inverse[p] = match first {
+                true => 1.0 / (-largest[p] / IQ4[0]),
+                false => (step + IQ4[0]) / largest[p],
+            };
+        }
+        let (mut sum_xq, mut sum_q2) = ([0.0; 8], [0.0; 8]);
+        for x in x {
             for p in 0..8 {
-                inverse[p] = match first {
-                    true => 1.0 / (-largest[p] / IQ4[0]),
-                    false => (step + IQ4[0]) / largest[p],
-                };
-            }
-            let (mut sum_xq, mut sum_q2) = ([0.0; 8], [0.0; 8]);
-            for x in &x {
-                for p in 0..8 {
-                    let q = nearest_iq4(inverse[p] * x[p]);
-                    let w = x[p] * x[p];
-                    sum_xq[p] += w * q * x[p];
-                    sum_q2[p] += w * q * q;
-                }
-            }
-            for p in 0..8 {
-                let closer = first | (sum_xq[p] * sum_xq[p] > best[p] * sum_q2[p]);
-                let better = closer & (sum_q2[p] > 0.0);
-                scale[p] = if better { sum_xq[p] / sum_q2[p] } else { scale[p] };
-                best[p] = if better { scale[p] * sum_xq[p] } else { best[p] };
+                let q = nearest_iq4(inverse[p] * x[p]);
+                let w = x[p] * x[p];
+                sum_xq[p] += w * q * x[p];
+                sum_q2[p] += w * q * q;
             }
         }
         for p in 0..8 {
-            scale[p] = if largest[p].abs() < NOTHING { 0.0 } else { scale[p] };
+            let closer = first | (sum_xq[p] * sum_xq[p] > best[p] * sum_q2[p]);
+            let better = closer & (sum_q2[p] > 0.0);
+            scale[p] = if better { sum_xq[p] / sum_q2[p] } else { scale[p] };
+            best[p] = if better { scale[p] * sum_xq[p] } else { best[p] };
         }
-        // Codes are chosen at the scale before its f16 is rounded.
-        let exact = scale;
-        let (mut coded, mut decoded) = (exact, exact.map(stored));
-        if self.shared {
-            let max =
-                exact.iter().fold(0.0f32, |max, scale| if scale.abs() > max.abs() { *scale } else { max });
-            let unit = -max / 32.0;
-            let inverse = inverse_or_zero(unit);
-            for p in 0..8 {
-                let multiple = clamp(nearest(inverse * exact[p]), -32.0, 31.0);
-                (coded[p], decoded[p]) = (unit * multiple, stored(unit) * multiple);
-            }
-        }
-        let inverse = coded.map(inverse_or_zero);
-        for x in &mut x {
-            for p in 0..8 {
-                x[p] = decoded[p] * nearest_iq4(inverse[p] * x[p]);
-            }
-        }
-        write_back(&x, block);
     }
+    for p in 0..8 {
+        scale[p] = if largest[p].abs() < NOTHING { 0.0 } else { scale[p] };
+    }
+    scale
+}
+
+/// Levels at the scales `exact`, stored as `scales`·`unit`.
+#[inline(always)]
+fn iq4_codes(x: &Parts<32, 8>, exact: &[f32; 8], scales: [f32; 8], unit: f32) -> Settled<32, 8> {
+    let inverse = exact.map(inverse_or_zero);
+    let mut codes = *x;
+    for x in &mut codes {
+        for p in 0..8 {
+            x[p] = nearest_iq4(inverse[p] * x[p]);
+        }
+    }
+    Settled { codes, scales, mins: [0.0; 8], unit, min_unit: 0.0 }
 }

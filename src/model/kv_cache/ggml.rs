@@ -125,6 +125,30 @@ impl GgmlBlock {
             GgmlBlock::Iq4Nl => iq4_nl(block),
         }
     }
+
+    /// What the format holds of one block, before it is put into bits.
+    #[inline(always)]
+    pub fn settle(self, block: &[f32; 32]) -> SettledBlock {
+        match self {
+            GgmlBlock::Q8_0 => settle_q8_0(block),
+            GgmlBlock::Q5_0 => settle_about_zero::<32>(block),
+            GgmlBlock::Q5_1 => settle_from_minimum::<32>(block),
+            GgmlBlock::Q4_0 => settle_about_zero::<16>(block),
+            GgmlBlock::Q4_1 => settle_from_minimum::<16>(block),
+            GgmlBlock::Iq4Nl => settle_iq4_nl(block),
+        }
+    }
+}
+
+/// One block's scale, minimum and codes.
+#[derive(Clone, Copy, Debug)]
+pub struct SettledBlock {
+    /// As they are stored: whole numbers, of Q8_0 about zero, else from 0; of IQ4_NL the levels themselves.
+    pub codes: [f32; BLOCK],
+    /// An f16.
+    pub scale: f32,
+    /// An f16; 0 where the format has none.
+    pub minimum: f32,
 }
 
 /// Values that are rotated together (`build_input_k_rot`, `build_input_v_rot` in llama-kv-cache.cpp).
@@ -178,73 +202,102 @@ fn round_bf16(x: f32) -> f32 {
     if x.is_nan() { x } else { rounded }
 }
 
-/// 1/d, or 0 where f16 holds d as 0: codes are then without effect, but 1/d could be infinite.
+/// 1/d, or 0 where there is no such number: f16 holds that d as 0, and codes are without effect.
 #[inline(always)]
-fn reciprocal(d: f32, stored: f32) -> f32 {
-    if stored == 0.0 { 0.0 } else { 1.0 / d }
+fn reciprocal(d: f32) -> f32 {
+    let inverse = 1.0 / d;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+#[inline(always)]
+fn settle_q8_0(block: &[f32; BLOCK]) -> SettledBlock {
+    let (min, max) = bounds(block);
+    let d = (if max > -min { max } else { -min }) / 127.0;
+    let inverse = reciprocal(d);
+    let mut codes = *block;
+    for x in &mut codes {
+        *x = round_half_away(clamp(*x * inverse, -127.0, 127.0));
+    }
+    SettledBlock { codes, scale: round_f16(d), minimum: 0.0 }
 }
 
 #[inline(always)]
 fn q8_0(block: &mut [f32; BLOCK]) {
-    let (min, max) = bounds(block);
-    let d = (if max > -min { max } else { -min }) / 127.0;
-    let stored = round_f16(d);
-    let inverse = reciprocal(d, stored);
-    for x in block {
-        *x = round_half_away(clamp(*x * inverse, -127.0, 127.0)) * stored;
+    let SettledBlock { codes, scale, .. } = settle_q8_0(block);
+    for (x, code) in block.iter_mut().zip(codes) {
+        *x = code * scale;
     }
 }
 
 /// Codes 0 to `LEVELS` − 1 with the zero in their middle.
 #[inline(always)]
-fn about_zero<const LEVELS: u8>(block: &mut [f32; BLOCK]) {
+fn settle_about_zero<const LEVELS: u8>(block: &[f32; BLOCK]) -> SettledBlock {
     let zero = f32::from(LEVELS / 2);
     let d = largest(block) / -zero;
-    let stored = round_f16(d);
-    let inverse = reciprocal(d, stored);
-    for x in block {
-        let code = floor(clamp(*x * inverse + (zero + 0.5), 0.0, f32::from(LEVELS) - 0.5));
-        *x = (code - zero) * stored;
+    let inverse = reciprocal(d);
+    let mut codes = *block;
+    for x in &mut codes {
+        *x = floor(clamp(*x * inverse + (zero + 0.5), 0.0, f32::from(LEVELS) - 0.5));
+    }
+    SettledBlock { codes, scale: round_f16(d), minimum: 0.0 }
+}
+
+#[inline(always)]
+fn about_zero<const LEVELS: u8>(block: &mut [f32; BLOCK]) {
+    let SettledBlock { codes, scale, .. } = settle_about_zero::<LEVELS>(block);
+    for (x, code) in block.iter_mut().zip(codes) {
+        *x = (code - f32::from(LEVELS / 2)) * scale;
     }
 }
 
 /// Codes 0 to `LEVELS` − 1 with the minimum at 0.
 #[inline(always)]
-fn from_minimum<const LEVELS: u8>(block: &mut [f32; BLOCK]) {
+fn settle_from_minimum<const LEVELS: u8>(block: &[f32; BLOCK]) -> SettledBlock {
     let (min, max) = bounds(block);
     let d = (max - min) / f32::from(LEVELS - 1);
-    let stored = round_f16(d);
-    let stored_min = round_f16(min);
-    let inverse = reciprocal(d, stored);
-    for x in block {
-        let code = floor(clamp((*x - min) * inverse + 0.5, 0.0, f32::from(LEVELS) - 0.5));
-        *x = code * stored + stored_min;
+    let inverse = reciprocal(d);
+    let mut codes = *block;
+    for x in &mut codes {
+        *x = floor(clamp((*x - min) * inverse + 0.5, 0.0, f32::from(LEVELS) - 0.5));
+    }
+    SettledBlock { codes, scale: round_f16(d), minimum: round_f16(min) }
+}
+
+#[inline(always)]
+fn from_minimum<const LEVELS: u8>(block: &mut [f32; BLOCK]) {
+    let SettledBlock { codes, scale, minimum } = settle_from_minimum::<LEVELS>(block);
+    for (x, code) in block.iter_mut().zip(codes) {
+        *x = code * scale + minimum;
     }
 }
 
 #[inline(always)]
-fn iq4_nl(block: &mut [f32; BLOCK]) {
+fn settle_iq4_nl(block: &[f32; BLOCK]) -> SettledBlock {
     let extreme = largest(block);
     if extreme.abs() < 1e-15 {
         // A product, so that NaN, which has no magnitude here, stays NaN.
-        block.iter_mut().for_each(|x| *x *= 0.0);
-        return;
+        return SettledBlock { codes: block.map(|x| x * 0.0), scale: 0.0, minimum: 0.0 };
     }
     let inverse = 1.0 / (extreme / IQ4_VALUES[0]);
     let mut levels = [0.0; BLOCK];
-    for (level, x) in levels.iter_mut().zip(&*block) {
+    for (level, x) in levels.iter_mut().zip(block) {
         *level = nearest_level(*x * inverse);
     }
     // Summed in llama.cpp's order: another one could round d to another f16.
     let (mut products, mut squares) = (0.0, 0.0);
-    for (level, x) in levels.iter().zip(&*block) {
+    for (level, x) in levels.iter().zip(block) {
         let weighted = x * x * level;
         products += weighted * x;
         squares += weighted * level;
     }
-    let d = round_f16(products / squares);
-    for (x, level) in block.iter_mut().zip(levels) {
-        *x = d * level;
+    SettledBlock { codes: levels, scale: round_f16(products / squares), minimum: 0.0 }
+}
+
+#[inline(always)]
+fn iq4_nl(block: &mut [f32; BLOCK]) {
+    let SettledBlock { codes, scale, .. } = settle_iq4_nl(block);
+    for (x, level) in block.iter_mut().zip(codes) {
+        *x = scale * level;
     }
 }
 

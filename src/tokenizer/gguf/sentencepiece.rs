@@ -28,7 +28,7 @@ const SPACE: &str = "▁";
 /// The pairs to join, first to last, for [`tokenizers::models::bpe::BpeBuilder::vocab_and_merges`].
 ///
 /// `tokens` are distinct and `scores` are as many, none NaN.
-pub(super) fn merges(tokens: &[String], scores: &[f32]) -> Vec<(String, String)> {
+pub fn merges(tokens: &[String], scores: &[f32]) -> Vec<(String, String)> {
     // Byte tokens come from characters outside the vocabulary, never from pairs.
     let parts: HashSet<&str> = tokens.iter().map(String::as_str).filter(|text| !is_byte(text)).collect();
     let mut pairs = Vec::new();
