@@ -24,6 +24,7 @@ pub mod model;
 pub mod observation;
 pub mod pattern;
 pub mod progress;
+pub mod quantize;
 pub mod report;
 pub mod samples;
 pub mod stats;

@@ -18,8 +18,14 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use self::{
+    codebook::{BLOCK as CODEBOOK_BLOCK, NESTED_BLOCK, NestedScales, dynamic_map, quant_map},
+    quantizer::{Book, FP8_BLOCK, Scheme, Share},
+    rounding::StoredScale,
+    source::Encoder,
+};
 pub use self::quantizer::{Entry, QUANTIZERS, Quantizer};
-use self::{quantizer::Scheme, source::Simulated};
+use self::source::Simulated;
 use crate::{
     checkpoint::Weight,
     error::{Error, Result},
@@ -112,8 +118,42 @@ impl Simulation {
     /// # Errors
     /// Rows that the format cannot hold, or a quantizer for something that is no matrix, naming the weight.
     pub fn apply(&self, weight: Weight, model: &[Weight]) -> Result<Weight> {
-        let Some(module) = weight.name.strip_suffix(".weight") else { return Ok(weight) };
-        let Some(quantizer) = self.quantizer(module) else { return Ok(weight) };
+        let Some((quantizer, source)) = self.simulated(&weight, model)? else { return Ok(weight) };
+        let label = format!("{} simulated", quantizer.label());
+        let stored_bytes = quantizer.stored_bytes(weight.rows(), weight.columns());
+        let mut derived = weight.derived(label, stored_bytes, Arc::new(source));
+        derived.input = quantizer.input();
+        derived.ggml_input = quantizer.ggml_input();
+        derived.output = None;
+        if !is_dense(&weight) {
+            derived.warnings.push(format!(
+                "{} is simulated on weights that are already quantized ({}): both errors are in it",
+                quantizer.label(),
+                weight.encoding
+            ));
+        }
+        Ok(derived)
+    }
+
+    /// As [`Simulation::apply`], but what a file would hold of the weight; `None` where it is left as it is.
+    ///
+    /// # Errors
+    /// As [`Simulation::apply`]; also a weight that is quantized already.
+    pub(crate) fn encoder(&self, weight: &Weight, model: &[Weight]) -> Result<Option<Encoder>> {
+        let Some((_, source)) = self.simulated(weight, model)? else { return Ok(None) };
+        if !is_dense(weight) {
+            return Err(weight.problem(
+                format!("is quantized already ({})", weight.encoding),
+                "quantize the original: errors would add up",
+            ));
+        }
+        Ok(Some(Encoder::new(source)))
+    }
+
+    /// The weight seen through its quantizer; `None` where it is left as it is.
+    fn simulated(&self, weight: &Weight, model: &[Weight]) -> Result<Option<(Quantizer, Simulated)>> {
+        let Some(module) = weight.name.strip_suffix(".weight") else { return Ok(None) };
+        let Some(quantizer) = self.quantizer(module) else { return Ok(None) };
         if !weight.is_matrix() {
             let named = self.overrides.iter().any(|one| one.names_exactly(module));
             return match named {
@@ -121,7 +161,7 @@ impl Simulation {
                     format!("is of shape {:?}; only matrices are quantized", weight.shape),
                     "leave it out of the simulation",
                 )),
-                false => Ok(weight),
+                false => Ok(None),
             };
         }
         if let Some((problem, help)) = quantizer.refusal(weight.columns()) {
@@ -131,22 +171,7 @@ impl Simulation {
             Scheme::Nvfp4 => self.joined(module, model),
             _ => Vec::new(),
         };
-        let source = Simulated::new(weight.clone(), quantizer.scheme, joined);
-        let label = format!("{} simulated", quantizer.label());
-        let stored_bytes = quantizer.stored_bytes(weight.rows(), weight.columns());
-        let mut derived = weight.derived(label, stored_bytes, Arc::new(source));
-        derived.input = quantizer.input();
-        derived.ggml_input = quantizer.ggml_input();
-        derived.output = None;
-        let dense = ["F32", "F16", "BF16", "F64"];
-        if !weight.encoding.split(' ').next().is_some_and(|encoding| dense.contains(&encoding)) {
-            derived.warnings.push(format!(
-                "{} is simulated on weights that are already quantized ({}): both errors are in it",
-                quantizer.label(),
-                weight.encoding
-            ));
-        }
-        Ok(derived)
+        Ok(Some((quantizer, Simulated::new(weight.clone(), quantizer.scheme, joined))))
     }
 
     /// The quantizer of a module's matrix.
@@ -192,6 +217,12 @@ impl Override {
     fn names_exactly(&self, module: &str) -> bool {
         self.quantizer.is_some() && !self.pattern.contains('*') && matches(&self.pattern, module)
     }
+}
+
+/// Whether the values are floats of the original.
+fn is_dense(weight: &Weight) -> bool {
+    let dense = ["F32", "F16", "BF16", "F64"];
+    weight.encoding.split(' ').next().is_some_and(|encoding| dense.contains(&encoding))
 }
 
 fn quantizer_or_none(text: &str) -> Result<Option<Quantizer>> {

@@ -19,6 +19,7 @@ mod generation;
 mod oracles;
 mod packed;
 mod packed_weights;
+mod quantize_packed;
 mod simulated;
 mod trace;
 

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tokenizer", &["checkpoint", "error"]),
     ("model", &["checkpoint", "error", "minifloat"]),
     ("cousin", &["checkpoint", "error", "minifloat", "model", "pattern"]),
+    ("quantize", &["checkpoint", "cousin", "error", "minifloat"]),
     ("suite", &["error"]),
     ("samples", &["error"]),
     ("hub", &["error", "progress"]),
