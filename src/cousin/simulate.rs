@@ -18,14 +18,14 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use self::quantizer::{Entry, QUANTIZERS, Quantizer};
+use self::source::Simulated;
 pub(crate) use self::{
     codebook::{BLOCK as CODEBOOK_BLOCK, NESTED_BLOCK, NestedScales, dynamic_map, quant_map},
     quantizer::{Book, FP8_BLOCK, Scheme, Share},
     rounding::StoredScale,
     source::Encoder,
 };
-pub use self::quantizer::{Entry, QUANTIZERS, Quantizer};
-use self::source::Simulated;
 use crate::{
     checkpoint::Weight,
     error::{Error, Result},
@@ -140,6 +140,18 @@ impl Simulation {
     /// # Errors
     /// As [`Simulation::apply`]; also a weight that is quantized already.
     pub(crate) fn encoder(&self, weight: &Weight, model: &[Weight]) -> Result<Option<Encoder>> {
+        let module = weight.name.strip_suffix(".weight");
+        if let Some(quantizer) =
+            module.and_then(|module| self.quantizer(module)).filter(|_| weight.is_matrix())
+            && let Some((problem, help)) = quantizer.refusal(weight.columns())
+        {
+            // Advice for files: there are no choices by module.
+            let help = match quantizer.scheme {
+                Scheme::Int { .. } => help,
+                _ => "choose a format with a scale for each row, as fp8_dynamic or w8a8".to_owned(),
+            };
+            return Err(weight.problem(problem, &help));
+        }
         let Some((_, source)) = self.simulated(weight, model)? else { return Ok(None) };
         if !is_dense(weight) {
             return Err(weight.problem(

@@ -30,7 +30,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     /// As a simulation calls it.
-    simulated: &'static str,
+    name: &'static str,
+    /// Weights that share a scale, where not as many as usual.
+    group: Option<usize>,
     container: Container,
 }
 
@@ -42,8 +44,27 @@ enum Container {
 
 impl Scheme {
     /// What follows the `@` of a cousin with the same weights.
-    pub fn simulated(self) -> &'static str {
-        self.simulated
+    pub fn simulated(self) -> String {
+        match self.group {
+            Some(group) => format!("{}-g{group}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+
+    /// The same with a scale for every `group` neighbouring weights.
+    ///
+    /// # Errors
+    /// A scheme whose groups are fixed, or a number that is no group size.
+    pub fn with_group(self, group: usize) -> Result<Self> {
+        let changed = Self { group: Some(group), ..self };
+        // `w8a8` stores one scale for each row.
+        if Quantizer::parse(self.name)?.input().is_some() {
+            return Err(Error::argument(
+                format!("the group of {} is fixed", self.name),
+                "group sizes are for integer weights without quantized inputs: w4a16-g64",
+            ));
+        }
+        Quantizer::parse(&changed.simulated()).map(|_| changed)
     }
 }
 
@@ -61,12 +82,12 @@ pub struct Target {
 }
 
 const fn compressed(name: &'static str, summary: &'static str) -> Target {
-    let scheme = Scheme { simulated: name, container: Container::CompressedTensors };
+    let scheme = Scheme { name, group: None, container: Container::CompressedTensors };
     Target { name, summary, source: "compressed-tensors 0.19, as LLM Compressor writes it", scheme }
 }
 
 const fn bnb(name: &'static str, simulated: &'static str, summary: &'static str) -> Target {
-    let scheme = Scheme { simulated, container: Container::BitsAndBytes };
+    let scheme = Scheme { name: simulated, group: None, container: Container::BitsAndBytes };
     Target { name, summary, source: "bitsandbytes 0.50, as transformers saves it", scheme }
 }
 
@@ -88,7 +109,11 @@ pub const TARGETS: &[Target] = &[
     bnb("nf4_dq", "nf4-dq", "NF4 with its scales quantized to 8 bits"),
     bnb("fp4", "fp4", "bitsandbytes' own 4-bit float, a scale for 64 weights"),
     bnb("fp4_dq", "fp4-dq", "FP4 with its scales quantized to 8 bits"),
-    bnb("llm_int8", "llm_int8", "int8, a scale for each row; input int8 by token, outlier columns as they are"),
+    bnb(
+        "llm_int8",
+        "llm_int8",
+        "int8, a scale for each row; input int8 by token, outlier columns as they are",
+    ),
 ];
 
 /// Quantizes `base`, a safetensors checkpoint, into the folder `out`, which must not exist yet.
@@ -112,7 +137,7 @@ pub fn write(
     let total = base.weights.iter().map(|weight| weight.parameters() as u64).sum();
     let mut done = 0;
     // Double quantization writes the mean of a matrix' scales as text, whose length the header announces.
-    let measured = scheme.container == Container::BitsAndBytes && scheme.simulated.ends_with("-dq");
+    let measured = scheme.container == Container::BitsAndBytes && scheme.name.ends_with("-dq");
     let mut parts = base.copied.iter().map(|(part, _)| part.clone()).collect::<Vec<_>>();
     for step in &plan.steps {
         match step {
@@ -296,8 +321,8 @@ enum Step {
 
 impl Plan {
     fn new(base: &Base, scheme: Scheme) -> Result<Self> {
-        let simulation = Simulation::parse(scheme.simulated)?;
-        let quantizer = Quantizer::parse(scheme.simulated)?;
+        let name = scheme.simulated();
+        let (simulation, quantizer) = (Simulation::parse(&name)?, Quantizer::parse(&name)?);
         let mut steps = Vec::new();
         for weight in &base.weights {
             let weight = weight.clone();
@@ -312,7 +337,10 @@ impl Plan {
         if !steps.iter().any(|step| matches!(step, Step::Encode { .. })) {
             return Err(Error::file(
                 &base.checkpoint.path,
-                format!("has no linear inside a layer ({} layers in its config)", base.config.num_hidden_layers),
+                format!(
+                    "has no linear inside a layer ({} layers in its config)",
+                    base.config.num_hidden_layers
+                ),
                 "give the checkpoint of a language model",
             ));
         }

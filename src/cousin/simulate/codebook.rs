@@ -227,11 +227,11 @@ pub(crate) fn dynamic_map() -> Vec<f32> {
     let mut map = vec![0.0, 1.0];
     for decade in 0..7u32 {
         let steps = 1u32 << decade;
-        // As torch.linspace has it: from both ends to the middle, in f32.
+        // As torch.linspace has it: from both ends to the middle, product and sum rounded once, in f32.
         let step = (1.0f32 - 0.1) / steps as f32;
         let boundary = |i: u32| match i < steps.div_ceil(2) {
-            true => 0.1 + step * i as f32,
-            false => 1.0 - step * (steps - i) as f32,
+            true => step.mul_add(i as f32, 0.1),
+            false => (-step).mul_add((steps - i) as f32, 1.0),
         };
         let unit = 10f64.powi(decade.cast_signed() - 6) as f32;
         for i in 0..steps {

@@ -336,7 +336,8 @@ pub(super) struct Nvfp4 {
 impl Nvfp4 {
     /// For a matrix, or several that a runtime joins, whose largest magnitude is `amax`: g = 448 · 6 / amax.
     pub(super) fn new(amax: f32) -> Self {
-        let global = E4M3_MAX * E2M1_MAX / amax.max(f32::MIN_POSITIVE);
+        // torch divides a number by a tensor so: by the reciprocal.
+        let global = amax.max(f32::MIN_POSITIVE).recip() * (E4M3_MAX * E2M1_MAX);
         Self { global: if global.is_finite() { global } else { 1.0 } }
     }
 
@@ -452,7 +453,7 @@ fn power_of_two_scale(amax: f32, element_exponent: u32) -> f32 {
     e8m0(exponent.saturating_sub(element_exponent) as u8)
 }
 
-/// int8 by row as bitsandbytes has it: through f16, then q = round(x · (127 / amax)), x̂ = q · (amax / 127).
+/// int8 by row as bitsandbytes has it: through f16, then q = round(x · (1 / amax · 127)), x̂ = q · (amax / 127).
 pub(super) struct LlmInt8;
 
 impl Coded for LlmInt8 {
@@ -472,7 +473,8 @@ impl Coded for LlmInt8 {
     #[inline(always)]
     fn scale(&self, group: &[f32]) -> (f32, f32) {
         let amax = amax(group);
-        (amax, if amax == 0.0 { 0.0 } else { 127.0 / amax })
+        // torch divides a number by a tensor so: by the reciprocal.
+        (amax, if amax == 0.0 { 0.0 } else { amax.recip() * 127.0 })
     }
 
     #[inline(always)]

@@ -18,9 +18,7 @@ use super::{
     codebook::{self, Codebook, NestedScales},
     ggml,
     quantizer::{FP8_BLOCK, Scheme, Share},
-    rounding::{
-        Asymmetric, E4m3, LlmInt8, Mxfp4, Mxfp8, Nvfp4, Symmetric, each_group, largest_magnitude,
-    },
+    rounding::{Asymmetric, E4m3, LlmInt8, Mxfp4, Mxfp8, Nvfp4, Symmetric, each_group, largest_magnitude},
 };
 use crate::{
     checkpoint::{RowSource, Weight},

@@ -11,8 +11,8 @@ use super::{Part, f32_bytes, named, of_module};
 use crate::{
     checkpoint::Weight,
     cousin::simulate::{
-        Book, CODEBOOK_BLOCK, Encoder, NESTED_BLOCK, NestedScales, Quantizer, Scheme, StoredScale, dynamic_map,
-        quant_map,
+        Book, CODEBOOK_BLOCK, Encoder, NESTED_BLOCK, NestedScales, Quantizer, Scheme, StoredScale,
+        dynamic_map, quant_map,
     },
     error::Result,
 };
@@ -106,11 +106,8 @@ fn four_bits(encoder: &Encoder, book: Book, double_quantized: bool) -> Result<Ve
     let (mut packed, mut absmax) =
         (vec![0u8; weights.div_ceil(2)], vec![0.0f32; weights.div_ceil(CODEBOOK_BLOCK)]);
     let band = BAND_WEIGHTS / CODEBOOK_BLOCK;
-    packed
-        .par_chunks_mut(BAND_WEIGHTS / 2)
-        .zip(absmax.par_chunks_mut(band))
-        .enumerate()
-        .try_for_each(|(index, (packed, absmax))| {
+    packed.par_chunks_mut(BAND_WEIGHTS / 2).zip(absmax.par_chunks_mut(band)).enumerate().try_for_each(
+        |(index, (packed, absmax))| {
             let first = index * BAND_WEIGHTS;
             let mut codes = vec![0u8; BAND_WEIGHTS.min(weights - first)];
             encoder.blocks(index * band..index * band + absmax.len(), &mut codes, absmax)?;
@@ -118,7 +115,8 @@ fn four_bits(encoder: &Encoder, book: Book, double_quantized: bool) -> Result<Ve
                 *out = pair[0] << 4 | pair.get(1).copied().unwrap_or(0);
             }
             Ok(())
-        })?;
+        },
+    )?;
     let mut tensors = vec![
         (named(weight, "weight"), packed),
         (named(weight, "weight.quant_map"), f32_bytes(quant_map(book))),
@@ -142,13 +140,9 @@ fn int8(encoder: &Encoder) -> Result<Vec<(String, Vec<u8>)>> {
     let (rows, columns) = (weight.rows(), weight.columns());
     let (mut codes, mut scales) = (vec![0u8; rows * columns], vec![StoredScale::default(); rows]);
     let band = (BAND_WEIGHTS / columns.max(1)).max(1);
-    codes
-        .par_chunks_mut(band * columns)
-        .zip(scales.par_chunks_mut(band))
-        .enumerate()
-        .try_for_each(|(index, (codes, scales))| {
-            encoder.rows(index * band..index * band + scales.len(), codes, scales)
-        })?;
+    codes.par_chunks_mut(band * columns).zip(scales.par_chunks_mut(band)).enumerate().try_for_each(
+        |(index, (codes, scales))| encoder.rows(index * band..index * band + scales.len(), codes, scales),
+    )?;
     Ok(vec![
         (named(weight, "weight"), codes),
         (named(weight, "SCB"), f32_bytes(scales.iter().map(|stored| stored.scale))),
@@ -184,4 +178,17 @@ pub(super) fn settings(quantizer: Quantizer, dtype: &str, left: &[&str]) -> Json
         "load_in_8bit": !four_bits,
         "quant_method": "bitsandbytes",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_what_is_skipped_names_the_head_too() {
+        let quantizer = Quantizer::parse("nf4").unwrap();
+        assert_eq!(settings(quantizer, "bfloat16", &[])["llm_int8_skip_modules"], Json::Null);
+        let settings = settings(quantizer, "bfloat16", &["model.layers.0.mlp.gate"]);
+        assert_eq!(settings["llm_int8_skip_modules"], json!(["lm_head", "model.layers.0.mlp.gate"]));
+    }
 }

@@ -333,3 +333,39 @@ pub(super) fn settings(quantizer: Quantizer, left: &[&str]) -> Result<Json> {
         "version": "0.19.0",
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_unsigned_in_their_bits() {
+        for bits in 1..=8 {
+            let half = 1i32 << (bits - 1);
+            for code in -half..half {
+                assert_eq!(i32::from(unsigned(bits, code as u8)), code + half, "{bits} bits: {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn zero_points_are_packed_down_the_rows() {
+        // Nine rows of two groups: words of eight rows; q = −8 + row, and 7 − row.
+        let zero = |zero| StoredScale { scale: 1.0, zero };
+        let scales: Vec<StoredScale> = (0..9).flat_map(|row| [zero(-8 + row), zero(7 - row)]).collect();
+        let packed = pack_zeros(4, &scales, 2);
+        let words: Vec<u32> =
+            packed.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        assert_eq!(words, [0x7654_3210, 0x89AB_CDEF, 8, 7]);
+    }
+
+    #[test]
+    fn what_is_left_is_ignored_by_name() {
+        let quantizer = Quantizer::parse("w4a16").unwrap();
+        let settings = settings(quantizer, &["model.layers.0.mlp.gate"]).unwrap();
+        assert_eq!(settings["ignore"], json!(["lm_head", "model.layers.0.mlp.gate"]));
+        for calibrated in ["nvfp4", "fp8_tensor", "llm_int8", "nf4", "q4_k"] {
+            assert!(super::settings(Quantizer::parse(calibrated).unwrap(), &[]).is_err(), "{calibrated}");
+        }
+    }
+}

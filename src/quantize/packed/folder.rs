@@ -111,8 +111,8 @@ pub(super) fn read_json(path: &Path) -> Result<Json> {
 pub(super) fn write_config(staging: &Staging, base: &Json, settings: Result<Json>) -> Result<()> {
     let path = staging.path.join("config.json");
     let broken = |problem: String| Error::file(&path, problem, "report this as a bug of qeval");
-    let config = with_settings(base, settings?)
-        .ok_or_else(|| broken("the base's is not a JSON object".to_owned()))?;
+    let config =
+        with_settings(base, settings?).ok_or_else(|| broken("the base's is not a JSON object".to_owned()))?;
     let mut text = serde_json::to_string_pretty(&config).map_err(|reason| broken(reason.to_string()))?;
     text.push('\n');
     fs::write(&path, text).map_err(Error::io(&path, "write"))
