@@ -19,7 +19,7 @@ use self::{
     folder::Staging,
     writer::{Part, TensorFile},
 };
-use super::Written;
+use super::{EncodingShare, Kept, Progress, Written};
 use crate::{
     checkpoint::{Checkpoint, Format, StoredTensor, Weight, config::ModelConfig},
     cousin::simulate::{Encoder, Quantizer, Simulation},
@@ -116,39 +116,26 @@ pub const TARGETS: &[Target] = &[
     ),
 ];
 
-/// Quantizes `base`, a safetensors checkpoint, into the folder `out`, which must not exist yet.
+/// Quantizes `base`, a safetensors checkpoint, into the folder `out`.
 ///
-/// `progress` hears what is done, how many weights are, and of how many. One matrix is held at a time. `out` is
-/// complete or absent: it is written beside its place under another name, and renamed at the end.
+/// One matrix is held at a time. `out` is complete or absent: it is written beside its place under another name, and
+/// renamed at the end. A folder of a model that lies there is replaced; one with anything else in it never is.
 ///
 /// # Errors
 /// A base that is a GGUF file, quantized already or without `config.json`; rows that the format cannot hold and
-/// weights that are not finite, naming them; an `out` that exists; the operating system's.
-pub fn write(
-    base: &Path,
-    scheme: Scheme,
-    out: &Path,
-    progress: &mut dyn FnMut(&str, u64, u64),
-) -> Result<Written> {
-    folder::refuse_existing(out)?;
+/// weights that are not finite, naming them; an `out` that holds something else; the operating system's.
+pub fn write(base: &Path, scheme: Scheme, out: &Path, progress: &mut Progress) -> Result<Written> {
+    folder::refuse_foreign(out)?;
     let base = Base::open(base)?;
     let plan = Plan::new(&base, scheme)?;
 
-    let total = base.weights.iter().map(|weight| weight.parameters() as u64).sum();
-    let mut done = 0;
-    // Double quantization writes the mean of a matrix' scales as text, whose length the header announces.
-    let measured = scheme.container == Container::BitsAndBytes && scheme.name.ends_with("-dq");
+    // Double quantization writes the mean of a matrix' scales as text, whose length the header announces: those
+    // matrices are read here, too.
     let mut parts = base.copied.iter().map(|(part, _)| part.clone()).collect::<Vec<_>>();
     for step in &plan.steps {
         match step {
             Step::Copy { part, .. } => parts.push(part.clone()),
-            Step::Encode { weight } => {
-                if measured {
-                    progress("measuring scales", done, total);
-                    done += weight.parameters() as u64;
-                }
-                parts.extend(plan.parts(&plan.encoder(&base, weight)?)?);
-            }
+            Step::Encode { weight } => parts.extend(plan.parts(&plan.encoder(&base, weight)?)?),
         }
     }
 
@@ -157,37 +144,61 @@ pub fn write(
     for (part, tensor) in &base.copied {
         copy(&base.checkpoint, tensor, part, &mut file)?;
     }
-    done = 0;
+    let total = file.data_bytes();
+    let mut encodings: Vec<EncodingShare> = Vec::new();
     for step in &plan.steps {
-        progress("quantizing", done, total);
-        let weight = match step {
+        let before = file.written_bytes();
+        let (weight, encoding) = match step {
             Step::Copy { weight, part, tensor } => {
+                progress(&weight.name, before, total);
                 check_finite(weight)?;
                 copy(&base.checkpoint, tensor, part, &mut file)?;
-                weight
+                (weight, weight.encoding.clone())
             }
             Step::Encode { weight } => {
+                progress(&weight.name, before, total);
                 for (name, bytes) in plan.encode(&plan.encoder(&base, weight)?)? {
                     file.write(&name, &bytes)?;
                 }
-                weight
+                (weight, plan.quantizer.label())
             }
         };
         weight.release();
-        done += weight.parameters() as u64;
+        let (parameters, bytes) = (weight.parameters() as u64, file.written_bytes() - before);
+        match encodings.iter_mut().find(|share| share.encoding == encoding) {
+            Some(share) => {
+                share.tensors += 1;
+                share.parameters += parameters;
+                share.bytes += bytes;
+            }
+            None => encodings.push(EncodingShare { encoding, tensors: 1, parameters, bytes }),
+        }
     }
-    let data_bytes = file.data_bytes();
-    let bytes = file.finish()?;
-    folder::write_config(&staging, &base.config_json, plan.settings())?;
-    folder::copy_companions(&base.checkpoint.folder, &staging)?;
+    progress("", total, total);
+    encodings.sort_by_key(|share| std::cmp::Reverse(share.parameters));
+    let parameters: u64 = encodings.iter().map(|share| share.parameters).sum();
+    let weights_bytes = file.finish()?;
+    let other_bytes = folder::write_config(&staging, &base.config_json, plan.settings())?
+        + folder::copy_companions(&base.checkpoint.folder, &staging)?;
     staging.publish()?;
-    progress("quantizing", total, total);
     Ok(Written {
         path: out.to_owned(),
-        bytes,
-        bits_per_weight: 8.0 * data_bytes as f64 / total.max(1) as f64,
-        kept: plan.kept(),
+        bytes: weights_bytes + other_bytes,
+        bits_per_weight: 8.0 * total as f64 / parameters.max(1) as f64,
+        encodings,
+        kept: plan.kept().map(kept).collect(),
+        notes: Vec::new(),
     })
+}
+
+/// A matrix left as it was.
+fn kept(weight: &Weight) -> Kept {
+    let why = match weight.name.as_str() {
+        HEAD => "the head stays as it is, as the tools of this format leave it",
+        name if name.contains(".layers.") => "no tool quantizes such a matrix unasked",
+        _ => "embeddings stay as they are, as the tools of this format leave them",
+    };
+    Kept { tensors: weight.name.clone(), count: 1, encoding: weight.encoding.clone(), why: why.to_owned() }
 }
 
 /// What is quantized.
@@ -232,16 +243,19 @@ impl Base {
             if config.tie_word_embeddings && repeats_the_embedding(&checkpoint, tensor) {
                 continue;
             }
-            match checkpoint.weight(&config, &tensor.name, &tensor.shape) {
-                Ok(weight) if weight.is_packed() => {
-                    return Err(weight.problem(
-                        format!("is quantized already ({})", weight.encoding),
-                        "quantize the original: errors would add up",
-                    ));
-                }
-                Ok(weight) => weights.push(weight),
-                Err(_) => copied.push((part(&checkpoint, tensor)?, tensor.clone())),
+            if tensor.encoding.is_none() && !tensor.name.contains(".weight") {
+                // A buffer (mask, positions) of a type that is no weight's.
+                copied.push((part(&checkpoint, tensor)?, tensor.clone()));
+                continue;
             }
+            let weight = checkpoint.weight(&config, &tensor.name, &tensor.shape)?;
+            if weight.is_packed() {
+                return Err(weight.problem(
+                    format!("is quantized already ({})", weight.encoding),
+                    "quantize the original: errors would add up",
+                ));
+            }
+            weights.push(weight);
         }
         Ok(Self { checkpoint, config, config_json, weights, copied })
     }
@@ -371,8 +385,7 @@ impl Plan {
 
     /// `quantization_config`.
     fn settings(&self) -> Result<Json> {
-        let kept = self.kept();
-        let modules = kept.iter().filter_map(|name| name.strip_suffix(".weight"));
+        let modules = self.kept().filter_map(|weight| weight.name.strip_suffix(".weight"));
         let left: Vec<&str> = modules.filter(|module| module.contains(".layers.")).collect();
         match self.container {
             Container::CompressedTensors => compressed_tensors::settings(self.quantizer, &left),
@@ -386,13 +399,12 @@ impl Plan {
         }
     }
 
-    /// Names of the matrices left as they are.
-    fn kept(&self) -> Vec<String> {
-        let kept = self.steps.iter().filter_map(|step| match step {
-            Step::Copy { weight, .. } if weight.shape.len() > 1 => Some(weight.name.clone()),
+    /// The matrices left as they are.
+    fn kept(&self) -> impl Iterator<Item = &Weight> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Copy { weight, .. } if weight.shape.len() > 1 => Some(weight),
             _ => None,
-        });
-        kept.collect()
+        })
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 use qeval::{
     checkpoint::{Checkpoint, Weight},
     cousin::simulate::Simulation,
-    quantize::packed::{self, Scheme, TARGETS},
+    quantize::{
+        EncodingShare,
+        packed::{self, Scheme, TARGETS},
+    },
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value as Json;
@@ -56,7 +59,16 @@ fn written(base: &Path, target: &str) -> (tempfile::TempDir, PathBuf) {
     let told =
         packed::write(base, scheme(target), &out, &mut |_, done, total| assert!(done <= total)).unwrap();
     assert_eq!(told.path, out);
-    assert_eq!(told.bytes, out.join("model.safetensors").metadata().unwrap().len());
+    let size = |path: PathBuf| path.metadata().unwrap().len();
+    assert_eq!(told.bytes, support::entries(&out).into_iter().map(size).sum::<u64>());
+    let sums = |of: fn(&EncodingShare) -> u64| told.encodings.iter().map(of).sum::<u64>();
+    let (parameters, data) = (sums(|share| share.parameters), sums(|share| share.bytes));
+    assert_eq!(
+        data,
+        tensors(&out.join("model.safetensors")).values().map(|(.., b)| b.len() as u64).sum::<u64>()
+    );
+    assert_eq!(told.bits_per_weight, 8.0 * data as f64 / parameters as f64);
+    assert!(told.kept.iter().any(|kept| kept.tensors == "model.embed_tokens.weight"));
     (folder, out)
 }
 
@@ -330,10 +342,15 @@ fn what_cannot_be_quantized_is_refused_and_leaves_nothing() {
     assert_refused(folder.path(), "llm_int8", &[q_proj, "row 3", "beyond what the format can hold"]);
     written(folder.path(), "w8a8");
 
-    // What lies there already stays.
+    // What lies there already stays, unless it is a model.
     let taken = folder.path().join("taken");
     std::fs::create_dir(&taken).unwrap();
-    let error = packed::write(&base, scheme("w8a8"), &taken, &mut |_, _, _| {}).unwrap_err();
-    assert!(error.to_string().contains("exists already"), "{error}");
-    assert_eq!(support::entries(&taken), Vec::<PathBuf>::new());
+    std::fs::write(taken.join("notes.txt"), "mine").unwrap();
+    let write = || packed::write(&base, scheme("w8a8"), &taken, &mut |_, _, _| {});
+    let error = write().unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(support::entries(&taken), [taken.join("notes.txt")]);
+    std::fs::rename(taken.join("notes.txt"), taken.join("config.json")).unwrap();
+    write().unwrap();
+    assert_eq!(support::entries(&taken), [taken.join("config.json"), taken.join("model.safetensors")]);
 }

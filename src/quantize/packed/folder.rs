@@ -28,19 +28,27 @@ const COMPANIONS: &[&str] = &[
     "vocab.txt",
 ];
 
-/// Refuses a place where something lies.
+/// Refuses a place where something lies that is not the folder of a model like those written here: whatever else
+/// somebody keeps there must not vanish with it.
 ///
 /// # Errors
-/// If so.
-pub(super) fn refuse_existing(out: &Path) -> Result<()> {
-    match out.symlink_metadata() {
-        Ok(_) => Err(Error::file(
-            out,
-            "exists already, and nothing is written over",
-            "name another folder with --out, or remove this one",
-        )),
-        Err(_) => Ok(()),
+/// If so, naming it.
+pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
+    let refuse = |problem: String| {
+        Err(Error::file(out, problem, "name another folder with --out; this one is not replaced"))
+    };
+    let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
+    if !metadata.is_dir() {
+        return refuse("is there already, and no folder".to_owned());
     }
+    for entry in fs::read_dir(out).map_err(Error::io(out, "list"))? {
+        let name = entry.map_err(Error::io(out, "list"))?.file_name();
+        let own = ["model.safetensors", "config.json"];
+        if !name.to_str().is_some_and(|name| own.contains(&name) || COMPANIONS.contains(&name)) {
+            return refuse(format!("holds `{}`, which belongs to no model", name.to_string_lossy()));
+        }
+    }
+    Ok(())
 }
 
 /// A folder beside its later place; removed unless it is published.
@@ -77,11 +85,25 @@ impl Staging {
     /// # Errors
     /// Something that lies there by now; the operating system's.
     pub(super) fn publish(mut self) -> Result<()> {
-        refuse_existing(&self.target)?;
-        fs::rename(&self.path, &self.target)
-            .map_err(Error::io(&self.target, "give the finished folder its name"))?;
+        const ACTION: &str = "give the finished folder its name";
+        refuse_foreign(&self.target)?;
+        let former = self.path.with_extension("former");
+        let replaced = self.target.exists();
+        if replaced {
+            fs::rename(&self.target, &former).map_err(Error::io(&self.target, ACTION))?;
+        }
+        if let Err(reason) = fs::rename(&self.path, &self.target) {
+            if replaced {
+                // Back where it was; the failure itself is reported.
+                let _ = fs::rename(&former, &self.target);
+            }
+            return Err(Error::io(&self.target, ACTION)(reason));
+        }
         self.published = true;
-        Ok(())
+        match replaced {
+            true => fs::remove_dir_all(&former).map_err(Error::io(&former, "remove what was replaced")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -104,18 +126,19 @@ pub(super) fn read_json(path: &Path) -> Result<Json> {
         .map_err(|reason| Error::file(path, format!("is not JSON: {reason}"), "download it again"))
 }
 
-/// Writes `config.json`: the base's, and the settings of the quantizer.
+/// Writes `config.json`: the base's, and the settings of the quantizer. Gives its length.
 ///
 /// # Errors
 /// The operating system's.
-pub(super) fn write_config(staging: &Staging, base: &Json, settings: Result<Json>) -> Result<()> {
+pub(super) fn write_config(staging: &Staging, base: &Json, settings: Result<Json>) -> Result<u64> {
     let path = staging.path.join("config.json");
     let broken = |problem: String| Error::file(&path, problem, "report this as a bug of qeval");
     let config =
         with_settings(base, settings?).ok_or_else(|| broken("the base's is not a JSON object".to_owned()))?;
     let mut text = serde_json::to_string_pretty(&config).map_err(|reason| broken(reason.to_string()))?;
     text.push('\n');
-    fs::write(&path, text).map_err(Error::io(&path, "write"))
+    fs::write(&path, &text).map_err(Error::io(&path, "write"))?;
+    Ok(text.len() as u64)
 }
 
 /// All keys of `base` in their order; the new one where it belongs by name, or last if they are not sorted.
@@ -132,21 +155,23 @@ fn with_settings(base: &Json, settings: Json) -> Option<Json> {
     Some(Json::Object(all.collect()))
 }
 
-/// Copies the tokenizer's files and what else goes with a model.
+/// Copies the tokenizer's files and what else goes with a model. Gives their length.
 ///
 /// # Errors
 /// The operating system's.
-pub(super) fn copy_companions(from: &Path, staging: &Staging) -> Result<()> {
+pub(super) fn copy_companions(from: &Path, staging: &Staging) -> Result<u64> {
+    let mut copied = 0;
     for name in COMPANIONS {
         let source = from.join(name);
         if source.is_file() {
             // Not `fs::copy`: what was read-only there need not be so here.
             let bytes = fs::read(&source).map_err(Error::io(&source, "read"))?;
             let target = staging.path.join(name);
-            fs::write(&target, bytes).map_err(Error::io(&target, "write"))?;
+            fs::write(&target, &bytes).map_err(Error::io(&target, "write"))?;
+            copied += bytes.len() as u64;
         }
     }
-    Ok(())
+    Ok(copied)
 }
 
 #[cfg(test)]
@@ -182,11 +207,18 @@ mod tests {
         fs::write(staging.path().join("x"), "x").unwrap();
         staging.publish().unwrap();
         assert!(target.join("x").is_file());
-        let error = refuse_existing(&target).unwrap_err();
-        assert!(error.to_string().contains("exists already"), "{error}");
-        // One that came between is not written over either.
+        // A model is replaced as a whole, anything else stays.
+        fs::rename(target.join("x"), target.join("vocab.txt")).unwrap();
         let staging = Staging::create(&target).unwrap();
-        assert!(staging.publish().is_err());
-        assert!(target.join("x").is_file());
+        fs::write(staging.path().join("config.json"), "{}").unwrap();
+        staging.publish().unwrap();
+        assert!(target.join("config.json").is_file() && !target.join("vocab.txt").exists());
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+        fs::write(target.join("thesis.tex"), "x").unwrap();
+        let staging = Staging::create(&target).unwrap();
+        let error = staging.publish().unwrap_err().to_string();
+        assert!(error.contains("thesis.tex"), "{error}");
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+        assert!(refuse_foreign(&target.join("thesis.tex")).is_err());
     }
 }

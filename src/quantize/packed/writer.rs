@@ -47,6 +47,7 @@ pub(super) struct TensorFile {
     missing: BTreeMap<String, (u64, usize)>,
     data_start: u64,
     bytes: u64,
+    written: u64,
 }
 
 /// The header's length stands before it.
@@ -94,7 +95,7 @@ impl TensorFile {
             .into_iter()
             .map(|(name, start, bytes)| (name, (data_start + start as u64, bytes)))
             .collect();
-        Ok(Self { path: path.to_owned(), file, missing, data_start, bytes })
+        Ok(Self { path: path.to_owned(), file, missing, data_start, bytes, written: 0 })
     }
 
     /// Writes a tensor, once.
@@ -110,7 +111,14 @@ impl TensorFile {
         self.file
             .seek(SeekFrom::Start(start))
             .and_then(|_| self.file.write_all(bytes))
-            .map_err(Error::io(&self.path, "write"))
+            .map_err(Error::io(&self.path, "write"))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of the tensors written so far.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written
     }
 
     /// Bytes of all tensors, without the header.
