@@ -1,4 +1,4 @@
-//! Floats of 8 and 4 bits: their values, and rounding to them.
+//! Floats of 8 and 4 bits: their values, their codes, and rounding to them.
 //!
 //! E4M3 and E5M2 as OCP's 8-bit floating point specification (OFP8, 2023) defines them (E4M3 without infinities,
 //! largest 448), E2M1 and E8M0 as its microscaling specification (MX 1.0, 2023). Rounding is to nearest, ties to
@@ -61,6 +61,34 @@ pub const fn e8m0(code: u8) -> f32 {
     }
 }
 
+/// The code of a value that is one of E4M3's, the sign of zero included.
+#[inline(always)]
+pub fn e4m3_code(value: f32) -> u8 {
+    const LEAST_NORMAL: f32 = 1.0 / 64.0;
+    let (bits, magnitude) = (value.to_bits(), value.abs());
+    // The exponent's bias is 127 in f32 and 7 here; a subnormal counts steps of 2^−9.
+    let normal = ((bits >> 20) & 0x7FF).wrapping_sub((127 - 7) << 3);
+    let code = if magnitude < LEAST_NORMAL { (magnitude * 512.0) as u32 } else { normal };
+    (code & 0x7F) as u8 | (bits >> 24 & 0x80) as u8
+}
+
+/// The code of a value that is one of E2M1's, the sign of zero included.
+#[inline(always)]
+pub fn e2m1_code(value: f32) -> u8 {
+    let (bits, magnitude) = (value.to_bits(), value.abs());
+    // The exponent's bias is 127 in f32 and 1 here; a subnormal counts steps of ½.
+    let normal = ((bits >> 22) & 0x1FF).wrapping_sub((127 - 1) << 1);
+    let code = if magnitude < 1.0 { (magnitude * 2.0) as u32 } else { normal };
+    (code & 7) as u8 | (bits >> 28 & 8) as u8
+}
+
+/// The code of an E8M0 scale: of 2^(code − 127).
+#[inline(always)]
+pub fn e8m0_code(scale: f32) -> u8 {
+    // 2^−127, code 0, is subnormal in f32, where the exponent's bits are 0, too.
+    (scale.to_bits() >> 23) as u8
+}
+
 /// The nearest E4M3 value; beyond ±448 the largest. NaN stays NaN.
 #[inline(always)]
 pub fn round_e4m3(x: f32) -> f32 {
@@ -112,6 +140,21 @@ mod tests {
             assert_eq!(f64::from(e8m0(code)), 2f64.powi(i32::from(code) - 127));
         }
         assert!(e8m0(255).is_nan());
+    }
+
+    #[test]
+    fn codes_are_those_of_their_values() {
+        for code in 0..=255u8 {
+            if code & 0x7F != 0x7F {
+                assert_eq!(e4m3_code(E4M3[code as usize]), code);
+            }
+            if code < 255 {
+                assert_eq!(e8m0_code(e8m0(code)), code);
+            }
+        }
+        for code in 0..16 {
+            assert_eq!(e2m1_code(E2M1[code as usize]), code);
+        }
     }
 
     /// The nearest of `values`, ties to the one with an even index (codes are in the order of magnitude).

@@ -1,6 +1,6 @@
 //! Writing quantized checkpoints: a base model in, a file that other tools load out.
 //!
-//! One list of targets, one function. The codes are those of the simulated quantizers (`cousin::simulate`), so that a
+//! Two lists of targets (GGUF files here, folders in `packed`), one function. The codes are those of the simulated quantizers (`cousin::simulate`), so that a
 //! file measures as its simulation did. Nothing is written under the final name before it is complete.
 
 pub mod gguf;
@@ -29,7 +29,6 @@ pub struct Target {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Gguf(gguf::FileType),
-    #[expect(dead_code, reason = "the safetensors targets are listed by their own module")]
     Packed(packed::Scheme),
 }
 
@@ -40,8 +39,8 @@ const fn gguf(name: &'static str, file_type: gguf::FileType, summary: &'static s
     Target { name, summary, source: GGUF, kind: Kind::Gguf(file_type) }
 }
 
-/// Every target, in the order of `--help`.
-pub const TARGETS: &[Target] = {
+/// The GGUF files.
+const GGUF_TARGETS: &[Target] = {
     use gguf::FileType;
     &[
         gguf("f16", FileType::F16, "GGUF, 16 bits, IEEE binary16"),
@@ -65,19 +64,41 @@ pub const TARGETS: &[Target] = {
     ]
 };
 
-/// The target of this name, in any case and with `-` for `_`.
+/// Every target, in the order of `--help`.
+pub fn targets() -> impl Iterator<Item = Target> {
+    let folders = packed::TARGETS.iter().map(|target| Target {
+        name: target.name,
+        summary: target.summary,
+        source: target.source,
+        kind: Kind::Packed(target.scheme),
+    });
+    GGUF_TARGETS.iter().copied().chain(folders)
+}
+
+/// The target of this name, in any case and with `-` for `_`; `-g64` at the end of a folder's says how many
+/// neighbouring weights share a scale.
 ///
 /// # Errors
-/// A name that is none, listing those there are.
-pub fn target(name: &str) -> Result<&'static Target> {
+/// A name that is none, listing those there are; a group where it is fixed.
+pub fn target(name: &str) -> Result<Target> {
     let plain = name.to_lowercase().replace('-', "_");
-    TARGETS.iter().find(|target| target.name == plain).ok_or_else(|| {
-        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-        Error::argument(
-            format!("`{name}` is nothing that a model can be quantized to"),
-            format!("write one of {}", names.join(", ")),
-        )
-    })
+    let found = |name: &str| targets().find(|target| target.name == name);
+    if let Some(target) = found(&plain) {
+        return Ok(target);
+    }
+    let grouped = plain.rsplit_once("_g").and_then(|(name, group)| Some((found(name)?, group.parse().ok()?)));
+    match grouped {
+        Some((target @ Target { kind: Kind::Packed(scheme), .. }, group)) => {
+            Ok(Target { kind: Kind::Packed(scheme.with_group(group)?), ..target })
+        }
+        _ => {
+            let names: Vec<&str> = targets().map(|target| target.name).collect();
+            Err(Error::argument(
+                format!("`{name}` is nothing that a model can be quantized to"),
+                format!("write one of {}", names.join(", ")),
+            ))
+        }
+    }
 }
 
 impl Target {

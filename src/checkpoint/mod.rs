@@ -25,6 +25,7 @@ use std::{
 };
 
 pub use self::mapped::MappedFile;
+pub(crate) use self::packing::codes::pack as pack_codes;
 pub use self::weight::{RowOrder, RowSource, StoredBytes, Weight};
 use self::{
     activations::{GgmlActivation, KvCacheQuantization},
@@ -400,6 +401,12 @@ impl Checkpoint {
             );
         }
         Ok(())
+    }
+
+    /// Element type and bytes of a safetensors tensor, as stored.
+    pub fn stored(&self, tensor: &StoredTensor) -> Option<(::safetensors::Dtype, StoredBytes)> {
+        let file = Arc::clone(self.files.get(tensor.file)?);
+        Some((tensor.dtype?, StoredBytes { file, range: tensor.bytes.clone()? }))
     }
 
     /// What is declared about the KV cache of an attention module ("model.layers.0.self_attn").

@@ -11,20 +11,21 @@ use super::{Outcome, resolve, terminal};
 use crate::{
     error::{Error, Result},
     progress::Progress,
-    quantize::{self, TARGETS, Target, Written},
+    quantize::{self, Target, Written},
     report::format::{bytes, count},
 };
 
 const EXAMPLES: &str = "Examples:
   qeval quantize ./Llama-3.2-1B --to q4_k_m
   qeval quantize model-F16.gguf --to q8_0 --out model-Q8_0.gguf
+  qeval quantize ./Llama-3.2-1B --to w4a16-g64 --out Llama-3.2-1B-W4A16
   qeval quantize org/base --to q6_k && qeval compare org/base base-Q6_K.gguf
 
 `qeval quantize --help` lists the targets. Nothing is calibrated: no importance matrix, no data.";
 
 fn targets() -> String {
-    let width = TARGETS.iter().map(|target| target.name.len()).max().unwrap_or(0);
-    let lines = TARGETS.iter().map(|target| format!("  {:width$}  {}\n", target.name, target.summary));
+    let width = quantize::targets().map(|target| target.name.len()).max().unwrap_or(0);
+    let lines = quantize::targets().map(|target| format!("  {:width$}  {}\n", target.name, target.summary));
     format!("{EXAMPLES}\n\nTargets:\n{}", lines.collect::<String>())
 }
 
@@ -35,10 +36,10 @@ pub struct QuantizeArgs {
     /// The model, not quantized yet: a Hugging Face folder, a .safetensors or .gguf file, or a repository of the Hub
     /// (ORG/NAME, with :FILE where needed).
     pub base: PathBuf,
-    /// What to quantize to, as q4_k_m; see below.
+    /// What to quantize to, as q4_k_m or w8a8; `--help` lists all.
     #[arg(long, value_name = "TARGET")]
     pub to: String,
-    /// The file to write; BASE-TARGET.gguf in this folder if it is not given.
+    /// The file (GGUF) or folder (all other targets) to write; BASE-TARGET in this folder if it is not given.
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// Replace what is there.
@@ -59,7 +60,7 @@ pub(super) fn command(args: &QuantizeArgs, quiet: bool) -> Result<Outcome> {
             "leave it out, and choose the format with --to",
         ));
     }
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.base, &base.path, target));
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.base, &base.path, &target));
     if out.exists() && !args.force {
         return Err(Error::file(&out, "is there already", "name another path with --out, or add --force"));
     }
@@ -70,7 +71,7 @@ pub(super) fn command(args: &QuantizeArgs, quiet: bool) -> Result<Outcome> {
         }
         bar.advance(done.saturating_sub(shown.replace(done)));
     };
-    let written = quantize::quantize(&base.path, target, &out, &mut progress);
+    let written = quantize::quantize(&base.path, &target, &out, &mut progress);
     bar.finish();
     let written = written?;
     terminal::text(&render(&written, &args.base));
@@ -142,7 +143,7 @@ mod tests {
         let model = folder.path().join("Tiny-1M");
         std::fs::create_dir(&model).unwrap();
         let target = quantize::target("Q4-K-M").unwrap();
-        let named = |path: &Path| default_out(path, path, target).display().to_string();
+        let named = |path: &Path| default_out(path, path, &target).display().to_string();
         assert_eq!(named(&model), "Tiny-1M-Q4_K_M.gguf");
         for (file, expected) in [
             ("model.safetensors", "Tiny-1M-Q4_K_M.gguf"),

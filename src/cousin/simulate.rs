@@ -20,7 +20,13 @@ use std::sync::Arc;
 
 pub use self::ggml::encode as encode_ggml;
 pub use self::quantizer::{Entry, QUANTIZERS, Quantizer};
-use self::{quantizer::Scheme, source::Simulated};
+use self::source::Simulated;
+pub(crate) use self::{
+    codebook::{BLOCK as CODEBOOK_BLOCK, NESTED_BLOCK, NestedScales, dynamic_map, quant_map},
+    quantizer::{Book, FP8_BLOCK, Scheme, Share},
+    rounding::StoredScale,
+    source::Encoder,
+};
 use crate::{
     checkpoint::Weight,
     error::{Error, Result},
@@ -113,8 +119,54 @@ impl Simulation {
     /// # Errors
     /// Rows that the format cannot hold, or a quantizer for something that is no matrix, naming the weight.
     pub fn apply(&self, weight: Weight, model: &[Weight]) -> Result<Weight> {
-        let Some(module) = weight.name.strip_suffix(".weight") else { return Ok(weight) };
-        let Some(quantizer) = self.quantizer(module) else { return Ok(weight) };
+        let Some((quantizer, source)) = self.simulated(&weight, model)? else { return Ok(weight) };
+        let label = format!("{} simulated", quantizer.label());
+        let stored_bytes = quantizer.stored_bytes(weight.rows(), weight.columns());
+        let mut derived = weight.derived(label, stored_bytes, Arc::new(source));
+        derived.input = quantizer.input();
+        derived.ggml_input = quantizer.ggml_input();
+        derived.output = None;
+        if !is_dense(&weight) {
+            derived.warnings.push(format!(
+                "{} is simulated on weights that are already quantized ({}): both errors are in it",
+                quantizer.label(),
+                weight.encoding
+            ));
+        }
+        Ok(derived)
+    }
+
+    /// As [`Simulation::apply`], but what a file would hold of the weight; `None` where it is left as it is.
+    ///
+    /// # Errors
+    /// As [`Simulation::apply`]; also a weight that is quantized already.
+    pub(crate) fn encoder(&self, weight: &Weight, model: &[Weight]) -> Result<Option<Encoder>> {
+        let module = weight.name.strip_suffix(".weight");
+        if let Some(quantizer) =
+            module.and_then(|module| self.quantizer(module)).filter(|_| weight.is_matrix())
+            && let Some((problem, help)) = quantizer.refusal(weight.columns())
+        {
+            // Advice for files: there are no choices by module.
+            let help = match quantizer.scheme {
+                Scheme::Int { .. } => help,
+                _ => "choose a format with a scale for each row, as fp8_dynamic or w8a8".to_owned(),
+            };
+            return Err(weight.problem(problem, &help));
+        }
+        let Some((_, source)) = self.simulated(weight, model)? else { return Ok(None) };
+        if !is_dense(weight) {
+            return Err(weight.problem(
+                format!("is quantized already ({})", weight.encoding),
+                "quantize the original: errors would add up",
+            ));
+        }
+        Ok(Some(Encoder::new(source)))
+    }
+
+    /// The weight seen through its quantizer; `None` where it is left as it is.
+    fn simulated(&self, weight: &Weight, model: &[Weight]) -> Result<Option<(Quantizer, Simulated)>> {
+        let Some(module) = weight.name.strip_suffix(".weight") else { return Ok(None) };
+        let Some(quantizer) = self.quantizer(module) else { return Ok(None) };
         if !weight.is_matrix() {
             let named = self.overrides.iter().any(|one| one.names_exactly(module));
             return match named {
@@ -122,7 +174,7 @@ impl Simulation {
                     format!("is of shape {:?}; only matrices are quantized", weight.shape),
                     "leave it out of the simulation",
                 )),
-                false => Ok(weight),
+                false => Ok(None),
             };
         }
         if let Some((problem, help)) = quantizer.refusal(weight.columns()) {
@@ -132,22 +184,7 @@ impl Simulation {
             Scheme::Nvfp4 => self.joined(module, model),
             _ => Vec::new(),
         };
-        let source = Simulated::new(weight.clone(), quantizer.scheme, joined);
-        let label = format!("{} simulated", quantizer.label());
-        let stored_bytes = quantizer.stored_bytes(weight.rows(), weight.columns());
-        let mut derived = weight.derived(label, stored_bytes, Arc::new(source));
-        derived.input = quantizer.input();
-        derived.ggml_input = quantizer.ggml_input();
-        derived.output = None;
-        let dense = ["F32", "F16", "BF16", "F64"];
-        if !weight.encoding.split(' ').next().is_some_and(|encoding| dense.contains(&encoding)) {
-            derived.warnings.push(format!(
-                "{} is simulated on weights that are already quantized ({}): both errors are in it",
-                quantizer.label(),
-                weight.encoding
-            ));
-        }
-        Ok(derived)
+        Ok(Some((quantizer, Simulated::new(weight.clone(), quantizer.scheme, joined))))
     }
 
     /// The quantizer of a module's matrix.
@@ -193,6 +230,12 @@ impl Override {
     fn names_exactly(&self, module: &str) -> bool {
         self.quantizer.is_some() && !self.pattern.contains('*') && matches(&self.pattern, module)
     }
+}
+
+/// Whether the values are floats of the original.
+fn is_dense(weight: &Weight) -> bool {
+    let dense = ["F32", "F16", "BF16", "F64"];
+    weight.encoding.split(' ').next().is_some_and(|encoding| dense.contains(&encoding))
 }
 
 fn quantizer_or_none(text: &str) -> Result<Option<Quantizer>> {

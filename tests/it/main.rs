@@ -20,6 +20,7 @@ mod oracles;
 mod packed;
 mod packed_weights;
 mod quantize_gguf;
+mod quantize_packed;
 mod simulated;
 mod trace;
 mod train_demo;

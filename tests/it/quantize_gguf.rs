@@ -10,7 +10,7 @@ use qeval::{
     },
     cousin::simulate::Simulation,
     model::expected_weights,
-    quantize::{self, TARGETS, Written},
+    quantize::{self, Written},
     tokenizer::Tokenizer,
 };
 use serde_json::json;
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::support::{input_ids, max_abs_difference, qeval, refusal, shared, tensors};
 
 fn write(base: &Path, to: &str, out: &Path) -> Written {
-    quantize::quantize(base, quantize::target(to).unwrap(), out, &mut |_, _, _| {}).unwrap()
+    quantize::quantize(base, &quantize::target(to).unwrap(), out, &mut |_, _, _| {}).unwrap()
 }
 
 fn weights(path: &Path) -> (Checkpoint, Vec<Weight>) {
@@ -181,7 +181,7 @@ fn every_target_reads_back_as_its_simulation() {
     let out = tempfile::tempdir().unwrap();
     let original = Tokenizer::from_file(&base.join("tokenizer.json")).unwrap();
     let text = "Once upon a time, Ärger im Café — 快 12!\n  Done.";
-    for target in TARGETS.iter().filter(|target| target.is_file()) {
+    for target in quantize::targets().filter(quantize::Target::is_file) {
         let path = out.path().join(format!("{}.gguf", target.name));
         let written = write(&base, target.name, &path);
         let (checkpoint, read) = weights(&path);

@@ -75,6 +75,26 @@ pub(in crate::checkpoint) fn unpack(bits: u32, layout: BitLayout, words: &[u8], 
     pulp::Arch::new().dispatch(Unpack { bits, layout, words, out });
 }
 
+/// Packs the codes of a row into `words`, densely: the inverse of [`unpack`] with [`BitLayout::Dense`].
+///
+/// `bits` is 1 to 8, no code has more, and `words` holds the whole row; what is left of it becomes zero.
+pub(crate) fn pack(bits: u32, codes: &[u8], words: &mut [u8]) {
+    debug_assert!((1..=8).contains(&bits));
+    debug_assert!(codes.len() * bits as usize <= 8 * words.len());
+    let per_group = 8;
+    let mut words = words.chunks_mut(bits as usize);
+    // Eight codes are `bits` bytes.
+    for (codes, out) in codes.chunks(per_group).zip(words.by_ref()) {
+        let mut group = 0u64;
+        for (code, shift) in codes.iter().zip((0..).step_by(bits as usize)) {
+            group |= u64::from(*code) << shift;
+        }
+        let bytes = group.to_le_bytes();
+        out.copy_from_slice(&bytes[..out.len()]);
+    }
+    words.for_each(|rest| rest.fill(0));
+}
+
 /// The unsigned code of `bits_from` bits after MatQuant (arXiv 2502.06786) has kept its most significant `bits_to`.
 ///
 /// With step = 2^(from − to): u → min(⌊u/step + ½⌋, 2^to − 1)·step. Halves round up, as the paper's S(q, r) does; the
@@ -190,6 +210,20 @@ mod tests {
             }
         }
         assert_eq!(BitLayout::Dense.words(8, usize::MAX), None);
+    }
+
+    #[test]
+    fn packing_is_undone_by_unpacking() {
+        for bits in 1..=8u32 {
+            for length in (0..80).chain([1000]) {
+                let codes: Vec<u8> = noise(length).into_iter().map(|byte| byte >> (8 - bits)).collect();
+                let mut words = vec![0xAA; 4 * BitLayout::Dense.words(bits, length).unwrap()];
+                pack(bits, &codes, &mut words);
+                assert_eq!(naive(bits, BitLayout::Dense, &words, length), codes, "{bits} bits, {length}");
+                let used = (length * bits as usize).div_ceil(8);
+                assert!(words[used..].iter().all(|byte| *byte == 0), "{bits} bits, {length}");
+            }
+        }
     }
 
     /// Widths as compressed-tensors writes them: 256 columns of 3 bits are 24 words, formerly 26.

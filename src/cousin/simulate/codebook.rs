@@ -8,10 +8,10 @@ use super::{
 };
 
 /// Values that share a scale, counted through the flattened matrix.
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Scales that share a scale, in double quantization.
-const NESTED_BLOCK: usize = 256;
+pub(crate) const NESTED_BLOCK: usize = 256;
 
 /// Quantiles of a normal distribution (QLoRA, arXiv 2305.14314, appendix E).
 const NF4: [f32; 16] = [
@@ -52,6 +52,57 @@ const FP4: [f32; 16] = [
     8.0 / 12.0,
     1.0,
 ];
+
+/// The code in a file of each entry of [`FP4`]: sign, then the order of bitsandbytes' `fp4_type`.
+const FP4_CODES: [u8; 16] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
+
+/// The code in a file of each entry of a codebook.
+fn codes(book: Book) -> [u8; 16] {
+    match book {
+        Book::Nf4 => std::array::from_fn(|entry| entry as u8),
+        Book::Fp4 => FP4_CODES,
+    }
+}
+
+/// What each code of a file stands for.
+pub(crate) fn quant_map(book: Book) -> [f32; 16] {
+    let (entries, mut map) = (Codebook::new(book).entries, [0.0; 16]);
+    for (code, entry) in codes(book).into_iter().zip(entries) {
+        map[usize::from(code)] = entry;
+    }
+    map
+}
+
+/// The codes of whole blocks (the last may be shorter) and the largest magnitude of each.
+pub(super) fn encode_blocks(book: Book, values: &[f32], codes: &mut [u8], scales: &mut [f32]) {
+    struct Encode<'a> {
+        book: Book,
+        values: &'a [f32],
+        codes: &'a mut [u8],
+        scales: &'a mut [f32],
+    }
+
+    impl pulp::WithSimd for Encode<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            let (codebook, stored) = (Codebook::new(self.book), self::codes(self.book));
+            let blocks = self.values.chunks(BLOCK).zip(self.codes.chunks_mut(BLOCK)).zip(self.scales);
+            for ((values, codes), scale) in blocks {
+                *scale = amax(values);
+                let inverse = inverse(*scale);
+                for (x, code) in values.iter().zip(codes) {
+                    let scaled = *x * inverse;
+                    let entry: u8 = codebook.bounds.iter().map(|bound| u8::from(scaled > *bound)).sum();
+                    *code = stored[usize::from(entry & 15)];
+                }
+            }
+        }
+    }
+
+    pulp::Arch::new().dispatch(Encode { book, values, codes, scales });
+}
 
 /// Rounds a block to a codebook.
 #[derive(Clone, Copy)]
@@ -129,37 +180,58 @@ fn inverse(amax: f32) -> f32 {
     1.0 / amax.max(1e-38)
 }
 
-/// Scales as double quantization restores them: less their mean, to the nearest of [`dynamic_map`] by 256, and back.
+/// Scales as double quantization stores them: less their mean, by 256 to the nearest of [`dynamic_map`].
 ///
 /// Exactly the nearest, as on a GPU; bitsandbytes on a CPU looks it up in a table and is off by one for one in 500.
-pub(super) fn restored_scales(scales: &[f32]) -> Vec<f32> {
-    let sum: f64 = scales.iter().map(|scale| f64::from(*scale)).sum();
-    let mean = (sum / scales.len().max(1) as f64) as f32;
-    let map = dynamic_map();
-    let bounds: Vec<f32> = map.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
-    let mut restored: Vec<f32> = scales.iter().map(|scale| scale - mean).collect();
-    for block in restored.chunks_mut(NESTED_BLOCK) {
-        let amax = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let inverse = inverse(amax);
-        for x in block {
-            let code = bounds.partition_point(|bound| *bound < *x * inverse);
-            *x = map[code] * amax + mean;
+#[derive(Clone, Debug)]
+pub(crate) struct NestedScales {
+    /// One for each scale.
+    pub(crate) codes: Vec<u8>,
+    /// The largest magnitude of every 256.
+    pub(crate) absmax: Vec<f32>,
+    /// The mean.
+    pub(crate) offset: f32,
+}
+
+impl NestedScales {
+    pub(super) fn new(scales: &[f32]) -> Self {
+        let sum: f64 = scales.iter().map(|scale| f64::from(*scale)).sum();
+        let offset = (sum / scales.len().max(1) as f64) as f32;
+        let bounds: Vec<f32> = dynamic_map().windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+        let (mut codes, mut absmax) = (Vec::with_capacity(scales.len()), Vec::new());
+        for block in scales.chunks(NESTED_BLOCK) {
+            let amax = block.iter().fold(0.0f32, |largest, scale| largest.max((scale - offset).abs()));
+            let inverse = inverse(amax);
+            codes.extend(block.iter().map(|scale| {
+                // At most 255: there is one bound fewer than entries.
+                bounds.partition_point(|bound| *bound < (scale - offset) * inverse) as u8
+            }));
+            absmax.push(amax);
         }
+        Self { codes, absmax, offset }
     }
-    restored
+
+    /// The scales as a reader restores them.
+    pub(super) fn restored(&self) -> Vec<f32> {
+        let (map, offset) = (&dynamic_map(), self.offset);
+        let blocks = self.codes.chunks(NESTED_BLOCK).zip(&self.absmax);
+        blocks
+            .flat_map(|(codes, amax)| codes.iter().map(move |code| map[usize::from(*code)] * amax + offset))
+            .collect()
+    }
 }
 
 /// The signed dynamic data type of 8 bits (8-bit optimizers, arXiv 2110.02861), in order: for each of seven decades,
 /// 1 to 64 even steps between a tenth and the whole of it, of either sign; 0 and 1.
-pub(super) fn dynamic_map() -> Vec<f32> {
+pub(crate) fn dynamic_map() -> Vec<f32> {
     let mut map = vec![0.0, 1.0];
     for decade in 0..7u32 {
         let steps = 1u32 << decade;
-        // As torch.linspace has it: from both ends to the middle, in f32.
+        // As torch.linspace has it: from both ends to the middle, product and sum rounded once, in f32.
         let step = (1.0f32 - 0.1) / steps as f32;
         let boundary = |i: u32| match i < steps.div_ceil(2) {
-            true => 0.1 + step * i as f32,
-            false => 1.0 - step * (steps - i) as f32,
+            true => step.mul_add(i as f32, 0.1),
+            false => (-step).mul_add((steps - i) as f32, 1.0),
         };
         let unit = 10f64.powi(decade.cast_signed() - 6) as f32;
         for i in 0..steps {

@@ -29,7 +29,7 @@ pub struct Entry {
 
 /// How the values of a matrix are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(crate) enum Scheme {
     /// A GGUF type, row by row.
     Ggml(Encoding),
     /// Integers; `group` neighbouring values of a row share a scale, `None`: the whole row.
@@ -50,7 +50,7 @@ pub(super) enum Scheme {
 
 /// Which values of a matrix share an E4M3 scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Share {
+pub(crate) enum Share {
     Row,
     Matrix,
     /// Squares of [`FP8_BLOCK`].
@@ -58,11 +58,11 @@ pub(super) enum Share {
 }
 
 /// Side of the blocks of `fp8_block`.
-pub(super) const FP8_BLOCK: usize = 128;
+pub(crate) const FP8_BLOCK: usize = 128;
 
 /// bitsandbytes' 4-bit codebooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Book {
+pub(crate) enum Book {
     Nf4,
     Fp4,
 }
@@ -219,7 +219,7 @@ pub const QUANTIZERS: &[Entry] = &[
 /// One quantizer, its group size settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantizer {
-    pub(super) scheme: Scheme,
+    pub(crate) scheme: Scheme,
     input: Input,
 }
 

@@ -3,6 +3,8 @@
 //! No dense copy is kept. What a scheme must know of the whole matrix (its largest magnitude, the scales of all
 //! blocks) is gathered once, when the first row is asked for, in bands that all asking threads share out.
 
+mod encode;
+
 use std::{
     ops::Range,
     sync::{
@@ -11,13 +13,12 @@ use std::{
     },
 };
 
+pub(crate) use self::encode::Encoder;
 use super::{
-    codebook::{self, Codebook},
+    codebook::{self, Codebook, NestedScales},
     ggml,
     quantizer::{FP8_BLOCK, Scheme, Share},
-    rounding::{
-        Asymmetric, E4m3, E4m3At, LlmInt8, Mxfp4, Mxfp8, Nvfp4, Symmetric, each_group, largest_magnitude,
-    },
+    rounding::{Asymmetric, E4m3, LlmInt8, Mxfp4, Mxfp8, Nvfp4, Symmetric, each_group, largest_magnitude},
 };
 use crate::{
     checkpoint::{RowSource, Weight},
@@ -91,17 +92,22 @@ impl Simulated {
     /// block's scale as it will be restored.
     fn whole(&self) -> Result<&[f32]> {
         if self.whole.get().is_none() {
-            while let Some(band) = self.bands.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-                self.found(band)?;
-            }
-            let all = self.bands.iter().map(|band| self.found(band)).collect::<Result<Vec<_>>>()?.concat();
+            let all = self.all_found()?;
             let whole = match self.scheme {
-                Scheme::Codebook { .. } => codebook::restored_scales(&all),
+                Scheme::Codebook { .. } => NestedScales::new(&all).restored(),
                 _ => vec![largest_magnitude(&all)],
             };
             let _ = self.whole.set(whole);
         }
         Ok(self.whole.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// What all bands hold, in their order.
+    fn all_found(&self) -> Result<Vec<f32>> {
+        while let Some(band) = self.bands.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            self.found(band)?;
+        }
+        Ok(self.bands.iter().map(|band| self.found(band)).collect::<Result<Vec<_>>>()?.concat())
     }
 
     fn amax(&self) -> Result<f32> {
@@ -150,13 +156,13 @@ impl Simulated {
                     false => each_group(Asymmetric { bits }, group, out),
                 }
             }
-            Scheme::E4m3(Share::Row) => each_group(E4m3, columns, out),
-            Scheme::E4m3(Share::Matrix) => each_group(E4m3At { amax: self.amax()? }, columns, out),
+            Scheme::E4m3(Share::Row) => each_group(E4m3 { amax: None }, columns, out),
+            Scheme::E4m3(Share::Matrix) => each_group(E4m3 { amax: Some(self.amax()?) }, columns, out),
             Scheme::E4m3(Share::Block) => {
                 for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
                     let scales = self.found(&self.bands[row / FP8_BLOCK])?;
                     for (block, amax) in out.chunks_mut(FP8_BLOCK).zip(scales) {
-                        each_group(E4m3At { amax: *amax }, FP8_BLOCK, block);
+                        each_group(E4m3 { amax: Some(*amax) }, FP8_BLOCK, block);
                     }
                 }
             }
