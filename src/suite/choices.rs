@@ -5,76 +5,66 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::lines;
 use super::question::{Answer, ChoiceOption, Metric, QuestionKind, Questions, Sample};
-use crate::error::{Error, Result};
+use crate::error::Result;
+
+/// How a line is written.
+const HELP: &str = r#"write one object per line: {"id": "a name", "context": "It rained, so", "options": ["the street was wet.", "the street was dry."], "gold": 0}"#;
 
 /// One line. Other fields are allowed: they are kept for whoever looks at the sample.
 #[derive(Deserialize)]
 struct Record {
-    id: String,
     context: String,
     options: Vec<String>,
     gold: usize,
 }
 
-/// The questions of `bytes`, the content of the file `path`. Records of one id are parallel: in other tasks of the
-/// suite they say the same in another language, and count as one cluster.
+/// The questions of `bytes`, the content of the file `path`; `level_unit` is what their `level` counts. Records of one
+/// id are parallel: in other tasks of the suite they say the same in another language, and count as one cluster.
 ///
 /// # Errors
 /// Not UTF-8, no record, or a line that is none: the line is named.
-pub(super) fn parse(path: &Path, bytes: &[u8], delimiter: String) -> Result<Questions> {
-    let help = r#"write one object per line: {"id": "a name", "context": "It rained, so", "options": ["the street was wet.", "the street was dry."], "gold": 0}"#;
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| Error::file(path, format!("not UTF-8 (byte {} of the file)", e.valid_up_to()), help))?;
-    let mut ids = BTreeSet::new();
-    let mut samples = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |problem: String| Error::file(path, format!("line {}: {problem}", index + 1), help);
-        let whole: Value = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
-        let record = Record::deserialize(&whole).map_err(|e| wrong(e.to_string()))?;
-        let distinct: BTreeSet<&str> = record.options.iter().map(|option| option.trim()).collect();
-        if distinct.len() < 2 || distinct.len() != record.options.len() || distinct.contains("") {
-            return Err(wrong("`options` must be at least two, all different and none empty".to_owned()));
-        }
-        if record.gold >= record.options.len() {
-            return Err(wrong(format!(
-                "`gold` is {}, but the options end at {}",
-                record.gold,
-                distinct.len() - 1
-            )));
-        }
-        if !ids.insert(record.id.clone()) {
-            return Err(wrong(format!("the id `{}` is already in use", record.id)));
-        }
-        let option =
-            |text: String| ChoiceOption { normalizer: text.clone(), continuation: text, question: None };
-        samples.push(Sample {
-            cluster: record.id.clone(),
-            id: record.id,
-            doc_id: samples.len(),
-            level: None,
-            shots: Arc::from([]),
-            question: record.context,
-            answer_prefix: String::new(),
-            answer: Answer::Choice {
-                options: record.options.into_iter().map(option).collect(),
-                gold: vec![record.gold],
-            },
-            record: whole,
-        });
-    }
-    if samples.is_empty() {
-        return Err(Error::file(path, "the file holds no question", help));
-    }
+pub(super) fn parse(
+    path: &Path,
+    bytes: &[u8],
+    delimiter: String,
+    level_unit: Option<&str>,
+) -> Result<Questions> {
     Ok(Questions {
         kind: QuestionKind::Choice,
         description: String::new(),
         target_delimiter: delimiter,
         fewshot_delimiter: "\n\n".to_owned(),
-        samples,
+        samples: lines::parse((path, bytes), level_unit, HELP, sample)?,
         metrics: vec![Metric::Acc, Metric::AccNorm, Metric::AccBytes],
         filters: Vec::new(),
         left_out: Vec::new(),
+    })
+}
+
+fn sample(record: Record) -> std::result::Result<Sample, String> {
+    let distinct: BTreeSet<&str> = record.options.iter().map(|option| option.trim()).collect();
+    if distinct.len() < 2 || distinct.len() != record.options.len() || distinct.contains("") {
+        return Err("`options` must be at least two, all different and none empty".to_owned());
+    }
+    if record.gold >= record.options.len() {
+        return Err(format!("`gold` is {}, but the options end at {}", record.gold, distinct.len() - 1));
+    }
+    let option = |text: String| ChoiceOption { normalizer: text.clone(), continuation: text, question: None };
+    Ok(Sample {
+        id: String::new(),
+        cluster: String::new(),
+        doc_id: 0,
+        level: None,
+        shots: Arc::from([]),
+        question: record.context,
+        answer_prefix: String::new(),
+        answer: Answer::Choice {
+            options: record.options.into_iter().map(option).collect(),
+            gold: vec![record.gold],
+        },
+        record: Value::Null,
     })
 }
 
@@ -83,7 +73,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Questions> {
-        parse(Path::new("q.jsonl"), text.as_bytes(), " ".to_owned())
+        parse(Path::new("q.jsonl"), text.as_bytes(), " ".to_owned(), None)
     }
 
     #[test]
@@ -98,6 +88,24 @@ mod tests {
         let Answer::Choice { options, gold } = &sample.answer else { panic!("{sample:?}") };
         assert_eq!((options[1].continuation.as_str(), gold.as_slice()), ("a.", [1].as_slice()));
         assert_eq!(sample.record["kind"], "effect");
+    }
+
+    #[test]
+    fn a_level_needs_its_unit_and_a_unit_its_levels() {
+        let line = r#"{"id": "x", "context": "c", "options": ["a", "b"], "gold": 0, "level": 3}"#;
+        let of = |line: &str, unit| parse(Path::new("q.jsonl"), line.as_bytes(), " ".to_owned(), unit);
+        let level = of(line, Some("steps")).unwrap().samples[0].level.clone().unwrap();
+        assert_eq!((level.unit.as_str(), level.value), ("steps", 3));
+        let error = read(line).unwrap_err().to_string();
+        assert_eq!(error, "q.jsonl: line 1: has a `level`, but the task no `level_unit`");
+        let bare = line.replace(", \"level\": 3", "");
+        let error = of(&format!("{line}\n\n{}", bare.replace("\"x\"", "\"y\"")), Some("steps")).unwrap_err();
+        assert_eq!(error.to_string(), "q.jsonl: line 3: has no `level`, but the task a `level_unit`");
+        for level in ["-1", "1.5", "\"2\""] {
+            assert!(
+                of(&line.replace("\"level\": 3", &format!("\"level\": {level}")), Some("steps")).is_err()
+            );
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::suggest::did_you_mean;
+use super::written::{self, Writing};
 use super::{Content, EMBEDDED, Suite, Task, choices, documents};
 use crate::error::{Error, Result};
 
@@ -45,6 +46,14 @@ struct TaskFile {
     data: String,
     /// Between a question and its answer; one space where not stated. Choices only.
     delimiter: Option<String>,
+    /// What the records' `level` counts, as "digits". Questions only.
+    level_unit: Option<String>,
+    /// Strings that end a written answer. Written answers only, as the next two.
+    until: Option<Vec<String>>,
+    /// Most tokens of a written answer; 256 where not stated.
+    max_new_tokens: Option<usize>,
+    /// The last match of its group in what was written is the answer; where not stated, all of it is.
+    answer_pattern: Option<String>,
     /// Only the first so many documents.
     limit: Option<usize>,
 }
@@ -57,6 +66,27 @@ enum TaskKind {
     Text,
     /// The likeliest of several continuations is the answer.
     Choice,
+    /// The model writes, and the answer is taken from its text.
+    Written,
+}
+
+/// The key of `task` that its kind has no use for, with the kinds that have one.
+fn foreign_key(task: &TaskFile) -> Option<(&'static str, &'static str)> {
+    const QUESTIONS: &str = "`kind: choice` or `kind: written`";
+    let given = [
+        (task.delimiter.is_some(), "delimiter", "`kind: choice`"),
+        (task.level_unit.is_some(), "level_unit", QUESTIONS),
+        (task.until.is_some(), "until", "`kind: written`"),
+        (task.max_new_tokens.is_some(), "max_new_tokens", "`kind: written`"),
+        (task.answer_pattern.is_some(), "answer_pattern", "`kind: written`"),
+    ];
+    let own: &[&str] = match task.kind {
+        TaskKind::Text => &[],
+        TaskKind::Choice => &["delimiter", "level_unit"],
+        TaskKind::Written => &["level_unit", "until", "max_new_tokens", "answer_pattern"],
+    };
+    let foreign = given.into_iter().find(|(is_given, key, _)| *is_given && !own.contains(key));
+    foreign.map(|(_, key, kinds)| (key, kinds))
 }
 
 fn first_version() -> u32 {
@@ -161,6 +191,7 @@ pub(super) fn parse(
                 "give at least 1, or leave it out",
             ));
         }
+        check_answers(path, &key, &task)?;
         let data = data_path(path, &key("data"), &task.data)?;
         let bytes = read(&task.data, &data)?;
         if listed.insert(task.data.clone()) {
@@ -168,10 +199,6 @@ pub(super) fn parse(
         }
         let limit = task.limit.unwrap_or(usize::MAX);
         let content = match task.kind {
-            TaskKind::Text if task.delimiter.is_some() => {
-                let help = "leave it out, or write `kind: choice`";
-                return Err(Error::key(path, &key("delimiter"), "a text has no answers", help));
-            }
             TaskKind::Text => {
                 let mut documents = documents::parse(&data, bytes, &task.name)?;
                 documents.truncate(limit);
@@ -179,7 +206,18 @@ pub(super) fn parse(
             }
             TaskKind::Choice => {
                 let delimiter = task.delimiter.unwrap_or_else(|| " ".to_owned());
-                let mut questions = choices::parse(&data, &bytes, delimiter)?;
+                let mut questions = choices::parse(&data, &bytes, delimiter, task.level_unit.as_deref())?;
+                questions.samples.truncate(limit);
+                Content::Questions(questions)
+            }
+            TaskKind::Written => {
+                let writing = Writing {
+                    until: task.until.unwrap_or_default(),
+                    max_new_tokens: task.max_new_tokens.unwrap_or(written::MAX_NEW_TOKENS),
+                    answer_pattern: task.answer_pattern,
+                    level_unit: task.level_unit,
+                };
+                let mut questions = written::parse(&data, &bytes, writing)?;
                 questions.samples.truncate(limit);
                 Content::Questions(questions)
             }
@@ -195,6 +233,36 @@ pub(super) fn parse(
         tasks,
         sha256: hex_sha256(listing.as_bytes()),
     })
+}
+
+/// Refuses what a task of this kind cannot use, and what no answer could be found with.
+fn check_answers(path: &Path, key: &dyn Fn(&str) -> String, task: &TaskFile) -> Result<()> {
+    if let Some((name, kinds)) = foreign_key(task) {
+        let problem = match task.kind {
+            TaskKind::Text => "a text has no answers",
+            TaskKind::Choice => "nothing is written where options are chosen",
+            TaskKind::Written => "a written answer follows its prompt directly",
+        };
+        return Err(Error::key(path, &key(name), problem, format!("leave it out, or write {kinds}")));
+    }
+    if task.max_new_tokens == Some(0) {
+        let help = "give at least 1, or leave it out";
+        return Err(Error::key(path, &key("max_new_tokens"), "leaves no room for an answer", help));
+    }
+    if task.until.iter().flatten().any(String::is_empty) {
+        let help = "give strings of at least one character, or leave it out";
+        return Err(Error::key(path, &key("until"), "an empty string ends every answer at once", help));
+    }
+    if task.level_unit.as_ref().is_some_and(|unit| unit.trim().is_empty()) {
+        return Err(Error::key(path, &key("level_unit"), "is empty", "name what grows, as \"digits\""));
+    }
+    if let Some(pattern) = &task.answer_pattern {
+        written::check_pattern(pattern).map_err(|problem| {
+            let help = "write it in the syntax of Python's `re`, with one group: the answer";
+            Error::key(path, &key("answer_pattern"), format!("the pattern `{pattern}` {problem}"), help)
+        })?;
+    }
+    Ok(())
 }
 
 /// Where the data called `data` lies, which is somewhere below the folder of the suite at `path`.
@@ -272,6 +340,7 @@ pub(crate) fn hex_sha256_of<B: AsRef<[u8]>>(pieces: impl IntoIterator<Item = B>)
 
 #[cfg(test)]
 mod tests {
+    use super::super::question::QuestionKind;
     use super::*;
 
     const TWO_TASKS: &str = "name: mine\ntasks:\n  - {name: a, kind: text, data: a.jsonl}\n  \
@@ -364,6 +433,58 @@ mod tests {
             "one document per line",
         );
         refused(&TWO_TASKS.replace("a.jsonl", "sub"), "neither a .jsonl nor a .txt", "");
+    }
+
+    const WRITTEN: &str = "name: mine\ntasks:\n  - {name: a, kind: written, data: w.jsonl, level_unit: digits, \
+                           until: [\"\\n\"], max_new_tokens: 9, answer_pattern: '= (\\d+)'}\n";
+
+    #[test]
+    fn a_task_that_is_answered_by_writing() {
+        let lines = "{\"id\": \"x\", \"prompt\": \"4 + 6 =\", \"answer\": \"10\", \"level\": 1}\n";
+        let of = |yaml: &str| load(folder(&[("suite.yaml", yaml), ("w.jsonl", lines)]).path());
+        let suite = of(WRITTEN).unwrap();
+        let questions = suite.tasks[0].questions().unwrap();
+        let QuestionKind::Generation(settings) = &questions.kind else { panic!("{questions:?}") };
+        assert_eq!((settings.until.as_slice(), settings.max_new_tokens), (["\n".to_owned()].as_slice(), 9));
+        let bare =
+            of("name: m\ntasks: [{name: a, kind: written, data: w.jsonl, level_unit: digits}]").unwrap();
+        let QuestionKind::Generation(settings) = &bare.tasks[0].questions().unwrap().kind else { panic!() };
+        assert_eq!((settings.until.len(), settings.max_new_tokens), (0, 256));
+        let error = of(&WRITTEN.replace("level_unit: digits, ", "")).unwrap_err().to_string();
+        assert!(error.ends_with("w.jsonl: line 1: has a `level`, but the task no `level_unit`"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_another_kind_and_impossible_answers_are_refused() {
+        let text =
+            |keys: &str| TWO_TASKS.replace("kind: text, data: a", &format!("kind: text, {keys}, data: a"));
+        for (keys, kind) in [
+            ("delimiter: x", "`kind: choice`"),
+            ("level_unit: digits", "`kind: choice` or `kind: written`"),
+            ("until: [x]", "`kind: written`"),
+            ("max_new_tokens: 4", "`kind: written`"),
+            ("answer_pattern: (x)", "`kind: written`"),
+        ] {
+            let key = keys.split(':').next().unwrap();
+            refused(&text(keys), &format!("`tasks[0].{key}`: a text has no answers"), kind);
+        }
+        let choice = |keys: &str| text(keys).replacen("kind: text", "kind: choice", 1);
+        refused(&choice("until: [x]"), "nothing is written where options are chosen", "`kind: written`");
+        let written = |from: &str, to: &str| WRITTEN.replace(from, to);
+        refused(
+            &written("level_unit: digits", "delimiter: x"),
+            "a written answer follows its prompt directly",
+            "`kind: choice`",
+        );
+        refused(
+            &written("tokens: 9", "tokens: 0"),
+            "`tasks[0].max_new_tokens`: leaves no room",
+            "at least 1",
+        );
+        refused(&written("\"\\n\"", "\"\""), "`tasks[0].until`: an empty string", "at least one character");
+        refused(&written("digits", "\" \""), "`tasks[0].level_unit`: is empty", "digits");
+        refused(&written("(\\d+)", "(\\d+"), "`= (\\d+` lacks a `)`", "with one group");
+        refused(&written("(\\d+)", "\\d+"), "`= \\d+` has no group", "with one group");
     }
 
     #[test]

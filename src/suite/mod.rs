@@ -10,6 +10,7 @@ pub mod benchmarks;
 mod choices;
 mod documents;
 mod embedded;
+mod lines;
 pub mod lm_eval;
 mod load;
 pub mod protocol;
@@ -20,6 +21,7 @@ pub mod records;
 pub mod render;
 pub mod score;
 mod suggest;
+mod written;
 
 pub use ask::arguments;
 pub use embedded::{EMBEDDED, EmbeddedSuite, embedded};

@@ -44,6 +44,11 @@ impl Pattern {
         Ok(Self { source: source.to_owned(), regex, advancing })
     }
 
+    /// How many groups it has, the whole match not among them.
+    pub(crate) fn groups(&self) -> usize {
+        self.regex.captures_len().saturating_sub(1)
+    }
+
     /// Every match, from left to right, as `re.finditer` gives them: an empty match may follow another match
     /// directly, and after an empty match a longer one may begin at the same place.
     fn matches<'t>(&self, text: &'t str) -> Result<Vec<Captures<'t>>, String> {
