@@ -7,8 +7,10 @@
 //! Shared by the terminal and the HTML report; it must not know either. Plain text, not yet escaped.
 
 mod cousins;
+mod faults;
 mod pairs;
 mod questions;
+mod spread;
 
 pub use self::cousins::{CousinVerdict, Grade, cousins, grade};
 pub use self::pairs::{pairs, shown_steps};
@@ -77,6 +79,7 @@ pub fn verdict(comparison: &Comparison) -> Vec<Sentence> {
     let order = ranking(comparison);
     let differing = differing(&order);
     let mut sentences = non_finite(comparison);
+    sentences.extend(faults::faults(comparison));
     sentences.extend(questions::verdict(comparison));
     sentences.extend(identical(&order));
     sentences.extend(closest(&differing));
@@ -101,6 +104,7 @@ fn about_all(comparison: &Comparison, differing: &[&QuantComparison]) -> Vec<Sen
     let mut sentences = against_the_floor(comparison, differing);
     sentences.extend(differing.iter().filter_map(|quant| rounding_noise(quant)));
     sentences.extend(lower_perplexity(comparison, differing));
+    sentences.extend(spread::uneven(comparison));
     sentences.extend(worst_task(differing));
     sentences.extend(worst_layer(differing));
     sentences.extend(questions::findings(comparison));

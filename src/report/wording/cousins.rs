@@ -182,7 +182,7 @@ pub struct CousinVerdict<'a> {
     pub grade: Grade,
     /// What it rests on, in a sentence without the cousin's name: its answers, or its text where nothing was asked.
     pub lead: String,
-    /// What else it rests on: its text, where there are answers; why there is none.
+    /// What else it rests on: a layer that stands out; its text, where there are answers; why there is none.
     pub more: Option<String>,
 }
 
@@ -203,6 +203,11 @@ pub fn cousins(comparison: &Comparison) -> Vec<CousinVerdict<'_>> {
             said.reverse();
         }
         let (lead, more) = in_order(said);
+        let fault = super::faults::fault_of(quant).map(|fault| in_order([Some(fault), None]).0);
+        let more = match (more, fault) {
+            (Some(more), Some(fault)) => Some(format!("{fault} {more}")),
+            (more, fault) => fault.or(more),
+        };
         (Some(quant), CousinVerdict { index, model: &quant.model, grade, lead, more })
     });
     let foreign = comparison.foreign.iter().enumerate().map(|(i, foreign)| {
