@@ -6,6 +6,7 @@
 //! Stations, in the order of a run: [`cli`] parses, [`checkpoint`] reads headers,
 //! [`tokenizer`] and [`suite`] make requests, [`model`] decodes and computes, [`cousin`]
 //! makes variants of a model, [`quantize`] writes one down,
+//! ([`demo`] has a small one of each,)
 //! [`evaluate`] runs the pass, [`metrics`] and [`stats`] reduce, [`comparison`]
 //! is saved, [`report`] draws it.
 
@@ -13,6 +14,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod comparison;
 pub mod cousin;
+pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod format;

@@ -8,6 +8,7 @@ mod answers;
 mod assemble;
 pub mod compare;
 pub mod conversation;
+pub mod demo;
 mod eval;
 pub mod gate;
 mod inspect;
@@ -77,6 +78,7 @@ impl Outcome {
 #[derive(Debug, Parser)]
 #[command(name = "qeval", version, about, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "Examples:
+  qeval demo
   qeval compare base.safetensors quant.gguf
   qeval inspect quant.gguf
   qeval quantize base/ --to q4_k_m
@@ -104,6 +106,8 @@ struct Verbosity {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Try it: a small model, cousins of it, and their report, in a minute and without a network.
+    Demo(demo::DemoArgs),
     /// Measure what was lost between a base model and its quantized cousins.
     Compare(CompareArgs),
     /// Measure one model alone.
@@ -471,6 +475,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
     terminal::init_logging(cli.output.verbose, cli.output.quiet);
     let quiet = cli.output.quiet;
     match cli.command {
+        Command::Demo(args) => demo::command(&args, quiet),
         Command::Compare(args) => compare::command(&args, quiet),
         Command::Eval(args) => eval::command(&args, quiet),
         Command::Suites(args) => suites::command(&args),

@@ -2,6 +2,9 @@
 //! wider than asked. It returns text and prints nothing; colours are not its business.
 
 mod answers;
+mod story;
+
+pub use story::story;
 
 use crate::comparison::{Comparison, ModelCard, TaskCard, TokenMetrics};
 
