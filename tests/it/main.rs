@@ -44,5 +44,6 @@ mod questions;
 mod browser;
 mod ci_files;
 mod command_line;
+mod demo;
 mod gate;
 mod refusals;

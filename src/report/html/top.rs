@@ -60,6 +60,7 @@ pub(super) fn badge(grade: Grade) -> String {
 
 fn line(verdict: &CousinVerdict<'_>) -> String {
     let model = verdict.model;
+    let fault = verdict.fault.iter().map(|text| format!("<p>{}</p>", escaped(text)));
     let more = verdict.more.iter().map(|text| format!("<p class=\"soft\">{}</p>", escaped(text)));
     format!(
         "<li><div class=\"who\"><b>{}</b>{}<span class=\"soft\">{} · {} bits/weight</span></div><div><p>{}</p>{}</div></li>\n",
@@ -68,7 +69,7 @@ fn line(verdict: &CousinVerdict<'_>) -> String {
         bytes(model.weight_bytes),
         number(model.bits_per_weight, 3),
         escaped(&verdict.lead),
-        more.collect::<String>()
+        fault.chain(more).collect::<String>()
     )
 }
 

@@ -24,7 +24,7 @@ pub fn story(comparison: &Comparison, width: usize) -> String {
         text.push('\n');
         text += &wrapped(&heading, "", width);
         text += &wrapped(&cousin.lead, "  ", width);
-        text += &cousin.more.iter().map(|more| wrapped(more, "  ", width)).collect::<String>();
+        text += &cousin.fault.iter().map(|fault| wrapped(fault, "! ", width)).collect::<String>();
     }
     let findings = wording::findings(comparison);
     if !findings.is_empty() {

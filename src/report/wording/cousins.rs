@@ -182,8 +182,10 @@ pub struct CousinVerdict<'a> {
     pub grade: Grade,
     /// What it rests on, in a sentence without the cousin's name: its answers, or its text where nothing was asked.
     pub lead: String,
-    /// What else it rests on: a layer that stands out; its text, where there are answers; why there is none.
+    /// What else it rests on: its text, where there are answers; why there is none.
     pub more: Option<String>,
+    /// Layers of it that no encoding explains.
+    pub fault: Option<String>,
 }
 
 /// All cousins, best first: by mean KL divergence, those without one by their answers, after them.
@@ -204,11 +206,7 @@ pub fn cousins(comparison: &Comparison) -> Vec<CousinVerdict<'_>> {
         }
         let (lead, more) = in_order(said);
         let fault = super::faults::fault_of(quant).map(|fault| in_order([Some(fault), None]).0);
-        let more = match (more, fault) {
-            (Some(more), Some(fault)) => Some(format!("{fault} {more}")),
-            (more, fault) => fault.or(more),
-        };
-        (Some(quant), CousinVerdict { index, model: &quant.model, grade, lead, more })
+        (Some(quant), CousinVerdict { index, model: &quant.model, grade, lead, more, fault })
     });
     let foreign = comparison.foreign.iter().enumerate().map(|(i, foreign)| {
         let index = comparison.quants.len() + i;
@@ -218,7 +216,7 @@ pub fn cousins(comparison: &Comparison) -> Vec<CousinVerdict<'_>> {
         ];
         let (lead, more) = in_order(said);
         let grade = grade(None, scores(index).map(|(_, scores)| *scores), None);
-        (None, CousinVerdict { index, model: &foreign.model, grade, lead, more })
+        (None, CousinVerdict { index, model: &foreign.model, grade, lead, more, fault: None })
     });
     let mut all: Vec<(Option<&QuantComparison>, CousinVerdict<'_>)> = quants.chain(foreign).collect();
     let kl = |quant: &Option<&QuantComparison>| quant.filter(|q| has_mean(q)).map_or(f64::INFINITY, mean_kl);

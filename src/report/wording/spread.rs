@@ -29,23 +29,20 @@ pub(super) fn uneven(comparison: &Comparison) -> Vec<Sentence> {
 }
 
 fn languages(comparison: &Comparison, asked: &[Asked<'_>]) -> Vec<Sentence> {
-    let mut by_answers: Vec<(f64, usize, String)> = asked.iter().filter_map(by_answers).collect();
+    let mut by_answers: Vec<(f64, String)> = asked.iter().filter_map(by_answers).collect();
     by_answers.sort_by(|a, b| a.0.total_cmp(&b.0));
     by_answers.truncate(NAMED);
-    let told: Vec<usize> = by_answers.iter().map(|(_, index, _)| *index).collect();
-    let silent = comparison.quants.iter().enumerate().filter(|(index, _)| !told.contains(index));
-    let mut by_text: Vec<(f64, String)> =
-        silent.filter_map(|(_, quant)| by_text(comparison, quant)).collect();
-    by_text.sort_by(|a, b| b.0.total_cmp(&a.0));
-    // What answers show is shown of what matters; text stands in where they show nothing.
-    by_text.truncate(NAMED.saturating_sub(by_answers.len()));
-    let answers = by_answers.into_iter().map(|(_, _, text)| text);
-    answers.chain(by_text.into_iter().map(|(_, text)| text)).map(plain).collect()
+    if !by_answers.is_empty() {
+        return by_answers.into_iter().map(|(_, text)| plain(text)).collect();
+    }
+    // Text stands in where no answer shows anything; of the cousin that it moved most, the others are much alike.
+    let by_text = comparison.quants.iter().filter_map(|quant| by_text(comparison, quant));
+    by_text.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, text)| plain(text)).into_iter().collect()
 }
 
 /// "Q2_K: Arabic, Hindi and Greek lost most (−31, −25 and −20 points); a loss is shown in 7 of 9 languages": the
-/// largest loss, the cousin's index, and the sentence; of at least two languages with a shown loss.
-fn by_answers(cousin: &Asked<'_>) -> Option<(f64, usize, String)> {
+/// largest loss and the sentence; of at least two languages with a shown loss.
+fn by_answers(cousin: &Asked<'_>) -> Option<(f64, String)> {
     let all = &cousin.questions.languages;
     let mut lost: Vec<(&str, &PairedScores)> =
         all.iter().filter(|l| is_loss(&l.scores)).map(|l| (l.language.as_str(), &l.scores)).collect();
@@ -62,7 +59,7 @@ fn by_answers(cousin: &Asked<'_>) -> Option<(f64, usize, String)> {
         lost.len(),
         all.len()
     );
-    Some((first.1.difference.value, cousin.index?, text))
+    Some((first.1.difference.value, text))
 }
 
 /// Mean KL divergence of a language's text, with the ends of its interval.
@@ -75,7 +72,7 @@ struct OnText {
 }
 
 /// "Q2_K moved furthest in Arabic, Hindi and Greek (mean KL 0.31, 0.29 and 0.25 nats, against 0.050 in English)", with
-/// the factor between the ends. Only where the interval of the first lies above that of the last.
+/// the first of these figures. Only where the interval of the first lies above that of the last.
 fn by_text(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, String)> {
     if is_identical(&quant.overall) {
         return None;
@@ -105,8 +102,7 @@ fn by_text(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, Str
         .collect();
     means.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
     let [(_, most), .., (least_tag, least)] = means.as_slice() else { return None };
-    let times = most.value / least.value;
-    if !(times >= SPREAD && most.lower > least.upper) {
+    if !(most.value >= SPREAD * least.value && most.lower > least.upper) {
         return None;
     }
     // Of few languages the best is not among the worst.
@@ -122,7 +118,7 @@ fn by_text(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, Str
         number(least.value, 2),
         visible(questions::language(least_tag))
     );
-    Some((times, text))
+    Some((most.value, text))
 }
 
 /// "Q2_K: losses grow with digits in reasoning/sums: 1 digits 0 points, 2 digits −3 points, 4 digits −45 points", for
