@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use half::f16;
+
 use crate::{
     checkpoint::gguf::Gguf,
     error::{Error, Result},
@@ -56,17 +58,17 @@ pub const COUSINS: &[Cousin] = &[
     Cousin { name: "nf4", about: "bitsandbytes' 4 bits", made: Made::Encoded("nf4") },
     Cousin {
         name: "q8_0-broken.gguf",
-        about: "8 bits again, one matrix with the scales of the wrong rows",
+        about: "8 bits again, one matrix under the scales of its 4-bit version",
         made: Made::Broken("q8_0.gguf"),
     },
 ];
 
-/// Bytes of a Q8_0 block's scale, an IEEE binary16 before its 32 codes.
-const SCALE_BYTES: usize = 2;
-/// Bytes of a Q8_0 block.
+/// Bytes of a Q8_0 block: its scale, an IEEE binary16, before 32 codes of one byte.
 const BLOCK_BYTES: usize = 34;
-/// Weights of a Q8_0 block.
-const BLOCK_WEIGHTS: usize = 32;
+
+/// The scale of a Q4_0 block over that of the same weights in Q8_0: codes to 8 against codes to 127
+/// (`ggml-quants.c`, `quantize_row_q4_0_ref` and `quantize_row_q8_0_ref`).
+const SCALE_OF_4_BITS: f32 = 127.0 / 8.0;
 
 /// Where the demo's models lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ pub fn write(folder: &Path, broken_layer: usize, progress: &mut dyn FnMut(&Cousi
         let path = folder.join(cousin.name);
         match cousin.made {
             Made::Encoded(target) => {
-                quantize::quantize(&base, quantize::target(target)?, &path, &mut |_, _, _| ())?;
+                quantize::quantize(&base, &quantize::target(target)?, &path, &mut |_, _, _| ())?;
             }
             Made::Broken(sound) => {
                 let sound = folder.join(sound);
@@ -142,9 +144,9 @@ pub fn write(folder: &Path, broken_layer: usize, progress: &mut dyn FnMut(&Cousi
     Ok(Written { base, cousins })
 }
 
-/// Gives every row of `layer`'s down projection the scales of the row after it (the last one those of the first): what a
-/// converter does that is off by one in the table of scales and right in the table of codes. The file still loads, its
-/// numbers are of the right size, and the model still writes words.
+/// Puts the codes of `layer`'s down projection under the scales of a 4-bit version: what a converter leaves that writes
+/// new codes and forgets the scales of one matrix. The file still loads, no number is out of range, and the model still
+/// writes words.
 ///
 /// `file` are the bytes of a GGUF file at `path` whose `blk.N.ffn_down.weight` are Q8_0.
 fn break_q8_0(path: &Path, file: &mut [u8], layer: usize) -> Result<()> {
@@ -154,19 +156,15 @@ fn break_q8_0(path: &Path, file: &mut [u8], layer: usize) -> Result<()> {
     let tensor = gguf.tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
         Error::argument(format!("the demo's model has no layer {layer}: there is no {name}"), HELP)
     })?;
-    // Row-major, [out, in].
-    let columns = tensor.shape.last().copied().unwrap_or(0);
-    let row_bytes = columns / BLOCK_WEIGHTS * BLOCK_BYTES;
     let data = tensor.bytes.clone().and_then(|range| file.get_mut(range));
-    let data = data.filter(|data| row_bytes > 0 && data.len().is_multiple_of(row_bytes));
-    let Some(data) = data else {
-        return Err(Error::tensor(path, &name, "its rows are no whole Q8_0 blocks", HELP));
+    let Some(data) = data.filter(|data| data.len().is_multiple_of(BLOCK_BYTES)) else {
+        return Err(Error::tensor(path, &name, "its bytes are no whole Q8_0 blocks", HELP));
     };
-    let scales: Vec<[u8; SCALE_BYTES]> =
-        data.chunks_exact(BLOCK_BYTES).filter_map(|block| block.first_chunk().copied()).collect();
-    let of_next_row = scales.iter().cycle().skip(columns / BLOCK_WEIGHTS);
-    for (block, scale) in data.chunks_exact_mut(BLOCK_BYTES).zip(of_next_row) {
-        block.iter_mut().zip(scale).for_each(|(byte, new)| *byte = *new);
+    for block in data.chunks_exact_mut(BLOCK_BYTES) {
+        if let Some(scale) = block.first_chunk_mut() {
+            let larger = f16::from_le_bytes(*scale).to_f32() * SCALE_OF_4_BITS;
+            *scale = f16::from_f32(larger).to_le_bytes();
+        }
     }
     Ok(())
 }
@@ -193,7 +191,7 @@ mod tests {
             write_whole(&folder.path().join(name), bytes).unwrap();
         }
         let (base, out) = (folder.path().join(BASE), folder.path().join("q8_0.gguf"));
-        quantize(&base, target("q8_0").unwrap(), &out, &mut |_, _, _| ()).unwrap();
+        quantize(&base, &target("q8_0").unwrap(), &out, &mut |_, _, _| ()).unwrap();
         folder
     }
 
@@ -206,7 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn the_broken_matrix_has_each_rows_codes_under_the_next_rows_scales() {
+    fn the_broken_matrix_alone_is_out_of_scale() {
+        const SHAPE: [usize; 2] = [256, 512];
         let folder = folder();
         let (sound, broken) = (folder.path().join("q8_0.gguf"), folder.path().join("broken.gguf"));
         let original = std::fs::read(&sound).unwrap();
@@ -215,28 +214,17 @@ mod tests {
             break_q8_0(&sound, &mut bytes, layer).unwrap();
             std::fs::write(&broken, &bytes).unwrap();
             assert_eq!(bytes.len(), original.len());
-            let shape = [256, 512];
-            let (was, is) = (
-                weight(&sound, layer, "mlp.down_proj", &shape),
-                weight(&broken, layer, "mlp.down_proj", &shape),
-            );
-            // Two blocks of the same codes are in proportion: row 5's values over its scale, times row 6's scale.
-            let scale = |values: &[f32]| values.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
-            for block in 0..512 / 32 {
-                let at = |row: usize| row * 512 + block * 32..row * 512 + block * 32 + 32;
-                let factor = scale(&was[at(6)]) / scale(&was[at(5)]);
-                for (old, new) in was[at(5)].iter().zip(&is[at(5)]) {
-                    assert!((old * factor - new).abs() <= 1e-5 * new.abs().max(1e-3), "{old} {new} {factor}");
-                }
+            let down = |path: &Path, layer| weight(path, layer, "mlp.down_proj", &SHAPE);
+            // 11 bits of the new scale's mantissa.
+            for (was, is) in down(&sound, layer).iter().zip(down(&broken, layer)) {
+                assert!((was * 15.875 - is).abs() <= is.abs() / 2048.0, "{was} {is}");
             }
             for other in [1, 2, 4] {
-                assert_eq!(
-                    weight(&sound, other, "mlp.down_proj", &shape),
-                    weight(&broken, other, "mlp.down_proj", &shape)
-                );
+                assert_eq!(down(&sound, other), down(&broken, other));
             }
             let changed = bytes.iter().zip(&original).filter(|(a, b)| a != b).count();
-            assert!(changed > 1000 && changed <= 256 * 512 / 32 * SCALE_BYTES, "{changed} bytes");
+            let scales = SHAPE[0] * SHAPE[1] / 32;
+            assert!((scales..=2 * scales).contains(&changed), "{changed} bytes for {scales} scales");
         }
         let error = break_q8_0(&sound, &mut original.clone(), 5).unwrap_err();
         assert!(error.to_string().contains("has no layer 5"), "{error}");
