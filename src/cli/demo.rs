@@ -26,6 +26,9 @@ const EXAMPLES: &str = "Examples:
 /// The layer that is broken in the broken cousin: one in the middle, where no first or last layer's oddities excuse it.
 const BROKEN_LAYER: usize = 2;
 
+/// Options of the printed command that are followed by a value.
+const TAKES_VALUE: [&str; 4] = ["--suite", "--chat", "--out", "--limit"];
+
 /// Columns of what is printed.
 const WIDTH: usize = 80;
 
@@ -110,7 +113,15 @@ fn beginning(args: &DemoArgs, arguments: &[OsString]) -> String {
     for cousin in COUSINS {
         text += &format!("  {:width$}  {}\n", cousin.name, cousin.about);
     }
-    let words: Vec<String> = arguments.iter().map(|argument| quoted(&argument.to_string_lossy())).collect();
+    // An option and its value stay on one line.
+    let mut words: Vec<String> = Vec::new();
+    for argument in arguments {
+        let word = quoted(&argument.to_string_lossy());
+        match words.last_mut().filter(|last| TAKES_VALUE.contains(&last.as_str())) {
+            Some(option) => *option += &format!(" {word}"),
+            None => words.push(word),
+        }
+    }
     text.push_str("\n$ ");
     let mut column = 2;
     for (index, word) in words.iter().enumerate() {
