@@ -58,7 +58,7 @@ pub const COUSINS: &[Cousin] = &[
     Cousin { name: "nf4", about: "bitsandbytes' 4 bits", made: Made::Encoded("nf4") },
     Cousin {
         name: "q8_0-broken.gguf",
-        about: "8 bits again, one matrix under the scales of its 4-bit version",
+        about: "8 bits, one matrix under the scales of its 4-bit version",
         made: Made::Broken("q8_0.gguf"),
     },
 ];

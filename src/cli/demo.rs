@@ -147,8 +147,8 @@ fn quoted(word: &str) -> String {
 /// Where the report lies, and what to do next.
 fn ending(report: &Path, seconds: f64) -> String {
     format!(
-        "\nMade and measured in {seconds:.0} s. Open {}\nNext, with a model of your own:\n  qeval quantize MODEL --to \
-         q4_k_m && qeval compare MODEL MODEL-Q4_K_M.gguf --suite multilingual\n",
+        "\nMade and measured in {seconds:.0} s. Open {}\nNext, with a model of your own:\n  qeval quantize MODEL \
+         --to q4_k_m\n  qeval compare MODEL MODEL-Q4_K_M.gguf --suite multilingual\n",
         report.join("report.html").display()
     )
 }
