@@ -106,7 +106,7 @@ impl DemoSuite {
             json!({"id": id, "prompt": format!("{} =", sum.asked()), "answer": (sum.a + sum.b).to_string(), "level": sum.digits})
         });
         write_lines(&folder.join("sums.jsonl"), lines)?;
-        let more = "    level_unit: digits\n    until: [\"\\n\"]\n    max_new_tokens: 80\n    answer_pattern: '= (\\d+)'\n";
+        let more = "    level_unit: digits\n    until: [\"\\n\"]\n    max_new_tokens: 80\n    answer_pattern: '(?:^|=) ?(\\d+)'\n";
         task("sums", "und", "written", "sums", "sums.jsonl", more);
         std::fs::write(folder.join("suite.yaml"), yaml)?;
         Ok(())
