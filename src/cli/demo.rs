@@ -106,7 +106,7 @@ fn parsed(arguments: &[OsString]) -> Result<CompareArgs> {
 fn beginning(args: &DemoArgs, arguments: &[OsString]) -> String {
     let width = COUSINS.iter().map(|cousin| cousin.name.len()).max().unwrap_or(0);
     let mut text = format!(
-        "A small model that was really trained, and what quantization makes of it, in {}:\n  {:width$}  the model\n",
+        "A small model that was really trained, and quantized cousins, in {}:\n  {:width$}  the model\n",
         args.folder.display(),
         "base.safetensors"
     );
