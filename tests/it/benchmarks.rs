@@ -3,6 +3,8 @@
 //! The digests were recorded by rendering lm-evaluation-harness 0.4.13's own task files (Jinja) and running
 //! its own functions in Python over the same records, brought into the Hub's columns; for HellaSwag and the
 //! language modelling slice, whose prepared forms the harness does not have, over the fields themselves.
+//!
+//! Needs ../shared: real slices of the benchmarks, and what the harness recorded for them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,8 @@
 //!
 //! The oracle is `render_jinja_template` of transformers 5.23 (`utils/chat_template_utils.py`) on Jinja2 3.1.6, its
 //! clock set to 26 July 2024, BOS `<s>` and EOS `</s>`; recorded are length and SHA-256 of what it renders.
+//!
+//! Needs ../shared: the templates.
 
 use std::collections::BTreeMap;
 use std::path::Path;

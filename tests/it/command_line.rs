@@ -1,37 +1,72 @@
 //! The program as a person meets it: output folder, summary, inspect, report, schema, help.
+//!
+//! Needs ../shared: what `inspect` says of every recorded architecture, and configs of well-known models.
 
-use std::{path::PathBuf, process::Output};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    sync::OnceLock,
+};
 
+use candle_core::{Tensor, quantized::gguf_file};
 use serde_json::Value;
 
-use crate::support::{compare, entries, qeval, shared};
+use crate::support::{
+    compare, demo_copy, demo_cousin, demo_model, demo_of_layers, demo_stories, demo_text, demo_weights,
+    edit_json, edit_tensors, entries, kept, qeval, shared,
+};
 
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// One comparison of the multilingual model with three cousins, on disk.
-fn run() -> Option<(tempfile::TempDir, PathBuf, Output)> {
-    let models = shared("models/polyglot6m")?;
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
-    let output = qeval([
-        "compare".as_ref(),
-        models.join("model.safetensors").as_os_str(),
-        models.join("polyglot6m-Q8_0.gguf").as_os_str(),
-        models.join("polyglot6m-Q4_K_M.gguf").as_os_str(),
-        models.join("polyglot6m-Q2_K.gguf").as_os_str(),
-        "--out".as_ref(),
-        out.as_os_str(),
-    ]);
-    Some((folder, out, output))
+/// One comparison with three cousins, on disk.
+struct Run {
+    out: PathBuf,
+    output: Output,
+    /// Of `comparison.json`, as it was written.
+    comparison: Value,
+}
+
+fn run() -> &'static Run {
+    static RUN: OnceLock<Run> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let out = kept("command_line").join("run");
+        let output = qeval([
+            "compare".as_ref(),
+            demo_weights().as_os_str(),
+            demo_cousin("q8_0").as_os_str(),
+            demo_cousin("q4_k_m").as_os_str(),
+            demo_cousin("q2_k").as_os_str(),
+            "--max-windows".as_ref(),
+            "2".as_ref(),
+            "--window".as_ref(),
+            "256".as_ref(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ]);
+        stdout(&output);
+        let comparison = std::fs::read_to_string(out.join("comparison.json")).unwrap();
+        Run { out, output, comparison: serde_json::from_str(&comparison).unwrap() }
+    })
+}
+
+/// Arguments of a small run on held-out stories.
+fn a_few_stories() -> [String; 5] {
+    ["--text", &demo_stories("en"), "--max-windows", "6", "--no-noise-floor"].map(str::to_owned)
+}
+
+/// A comparison of the demo model with one cousin on a few stories.
+fn compare_few(base: &Path, quant: &Path) -> qeval::comparison::Comparison {
+    let args = a_few_stories();
+    compare(base, &[quant.to_owned()], &args.each_ref().map(String::as_str))
 }
 
 #[test]
 fn compare_writes_a_complete_folder_and_a_readable_summary() {
-    let Some((_folder, out, output)) = run() else { return };
-    let summary = stdout(&output);
+    let Run { out, output, comparison } = run();
+    let summary = stdout(output);
     assert!(summary.lines().all(|line| line.chars().count() <= 80), "{summary}");
     for word in ["Q8_0", "Q4_K_M", "Q2_K", "strided", "noise floor"] {
         assert!(summary.contains(word), "{word} in:\n{summary}");
@@ -60,8 +95,6 @@ fn compare_writes_a_complete_folder_and_a_readable_summary() {
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(!html.contains("http://") && !html.contains("https://"), "nothing is loaded from anywhere");
     // One row per scored token and cousin (the noise floor among them).
-    let comparison: Value =
-        serde_json::from_str(&std::fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap();
     let scored: u64 =
         comparison["tasks"].as_array().unwrap().iter().map(|t| t["scored_tokens"].as_u64().unwrap()).sum();
     let rows = std::fs::read_to_string(out.join("tables/tokens.csv")).unwrap().lines().count() as u64;
@@ -78,28 +111,65 @@ fn compare_writes_a_complete_folder_and_a_readable_summary() {
 
 #[test]
 fn the_json_obeys_its_own_schema() {
-    let Some((_folder, out, _)) = run() else { return };
+    let comparison = &run().comparison;
     let schema: Value = serde_json::from_str(&stdout(&qeval(["schema"]))).unwrap();
-    let comparison =
-        serde_json::from_str(&std::fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(&comparison).map(|e| e.to_string()).collect();
+    let errors: Vec<String> = validator.iter_errors(comparison).map(|e| e.to_string()).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     let mut wrong = comparison.clone();
     wrong["quants"][0]["overall"]["scored_tokens"] = "many".into();
     assert!(!validator.is_valid(&wrong), "the schema means something");
 }
 
+/// Names, numbers of values and bytes of a GGUF file's tensors, as candle reads its header.
+fn tensors_of(path: &Path) -> Vec<(String, usize, usize)> {
+    let content = gguf_file::Content::read(&mut std::fs::File::open(path).unwrap()).unwrap();
+    let sizes = content.tensor_infos.iter().map(|(name, info)| {
+        let values = info.shape.elem_count();
+        let blocks = values / info.ggml_dtype.block_size();
+        (name.clone(), values, blocks * info.ggml_dtype.type_size())
+    });
+    sizes.collect()
+}
+
 #[test]
-fn inspect_describes_files_that_can_and_cannot_run() {
-    let Some(models) = shared("models/polyglot6m") else { return };
-    let text = stdout(&qeval(["inspect".as_ref(), models.join("polyglot6m-IQ2_XS.gguf").as_os_str()]));
-    for word in
-        ["Qwen2ForCausalLM", "IQ2_XS", "2.312", "4,096 ids", "can be measured          yes", "5,773,568"]
-    {
+fn inspect_describes_a_file_that_can_run() {
+    let path = demo_cousin("q2_k");
+    let text = stdout(&qeval(["inspect".as_ref(), path.as_os_str()]));
+    let tensors = tensors_of(&path);
+    let values: usize = tensors.iter().map(|(_, values, _)| values).sum();
+    let bytes: usize = tensors.iter().map(|(_, _, bytes)| bytes).sum();
+    let bits = format!("{:.3}", bytes as f64 * 8.0 / values as f64);
+    let [parameters, ids] = [values, vocabulary()].map(with_commas);
+    let ids = format!("{ids} ids");
+    for word in ["Qwen2ForCausalLM", "Q2_K", "can be measured          yes", &bits, &parameters, &ids] {
         assert!(text.contains(word), "{word} in:\n{text}");
     }
-    for golden in entries(&shared("goldens/arch").unwrap()).iter().filter(|p| p.is_dir()) {
+}
+
+/// Rows of the demo model's embedding.
+fn vocabulary() -> usize {
+    let config = std::fs::read_to_string(demo_model().join("config.json")).unwrap();
+    serde_json::from_str::<Value>(&config).unwrap()["vocab_size"].as_u64().unwrap() as usize
+}
+
+/// A number as people write it: 5,773,568.
+fn with_commas(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<String> = digits
+        .bytes()
+        .rev()
+        .collect::<Vec<_>>()
+        .chunks(3)
+        .map(|g| g.iter().map(|b| *b as char).collect())
+        .collect();
+    groups.join(",").chars().rev().collect()
+}
+
+#[test]
+fn inspect_describes_files_that_can_and_cannot_run() {
+    let Some(goldens) = shared("goldens/arch") else { return };
+    for golden in entries(&goldens).iter().filter(|p| p.is_dir()) {
         let json = stdout(&qeval(["inspect".as_ref(), golden.as_os_str(), "--json".as_ref()]));
         let inspection: Value = serde_json::from_str(&json).unwrap();
         assert!(inspection["parameters"].as_u64().unwrap() > 0, "{json}");
@@ -108,22 +178,22 @@ fn inspect_describes_files_that_can_and_cannot_run() {
 
 #[test]
 fn inspect_counts_bits_as_the_file_has_them() {
-    let Some(models) = shared("models/polyglot6m") else { return };
-    let json = stdout(&qeval([
-        "inspect".as_ref(),
-        models.join("polyglot6m-Q4_K_M.gguf").as_os_str(),
-        "--json".as_ref(),
-    ]));
+    let path = demo_cousin("q4_k_m");
+    let json = stdout(&qeval(["inspect".as_ref(), path.as_os_str(), "--json".as_ref()]));
     let inspection: Value = serde_json::from_str(&json).unwrap();
-    // From the sizes of the blocks: 4,259,840 weights in Q4_K, 1,507,328 in Q6_K, 6,400 in F32.
-    let bytes = 4_259_840.0 / 256.0 * 144.0 + 1_507_328.0 / 256.0 * 210.0 + 6_400.0 * 4.0;
+    let tensors = tensors_of(&path);
+    let values = tensors.iter().map(|(_, values, _)| values).sum::<usize>() as f64;
+    let bytes = tensors.iter().map(|(_, _, bytes)| bytes).sum::<usize>() as f64;
     assert_eq!(inspection["weight_bytes"].as_f64(), Some(bytes));
     let bits = inspection["bits_per_weight"].as_f64().unwrap();
-    assert!((bits - bytes * 8.0 / 5_773_568.0).abs() < 1e-12);
-    // What a conversion would weigh, before anyone converts: 4,718,592 weights in linears.
-    let simulated = format!("{}@q4_k@kv=q8_0", models.join("model.safetensors").display());
+    assert!((bits - bytes * 8.0 / values).abs() < 1e-12);
+    // What a conversion would weigh, before anyone converts: linears in blocks of 256, the rest in bf16.
+    let linears = tensors.iter().filter(|(name, ..)| name.starts_with("blk.") && !name.contains("norm"));
+    let linears = linears.filter(|(name, ..)| name.ends_with(".weight")).map(|(_, values, _)| values);
+    let linears = linears.sum::<usize>() as f64;
+    let simulated = format!("{}@q4_k@kv=q8_0", demo_weights().display());
     let inspection: Value = serde_json::from_str(&stdout(&qeval(["inspect", &simulated, "--json"]))).unwrap();
-    let bytes = 4_718_592.0 / 256.0 * 144.0 + (5_773_568.0 - 4_718_592.0) * 2.0;
+    let bytes = linears / 256.0 * 144.0 + (values - linears) * 2.0;
     assert_eq!(inspection["weight_bytes"].as_f64(), Some(bytes));
     let facts = inspection["config"].to_string();
     assert!(facts.contains("q8_0, 8.5"), "{facts}");
@@ -157,28 +227,23 @@ fn known_configs_in_the_older_spelling_are_understood() {
 
 #[test]
 fn settings_without_packed_weights_are_not_believed() {
-    let Some(models) = shared("models/stories260k") else { return };
     let folder = tempfile::tempdir().unwrap();
-    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(models.join(file), folder.path().join(file)).unwrap();
-    }
-    let mut config: Value =
-        serde_json::from_str(&std::fs::read_to_string(models.join("config.json")).unwrap()).unwrap();
-    config["quantization_config"] = serde_json::json!({"quant_method": "gptq", "bits": 4, "group_size": 128});
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let found =
-        compare(&models.join("model.safetensors"), &[folder.path().to_owned()], &["--max-windows", "2"]);
+    demo_copy(folder.path());
+    edit_json(&folder.path().join("config.json"), |config| {
+        config["quantization_config"] =
+            serde_json::json!({"quant_method": "gptq", "bits": 4, "group_size": 128});
+    });
+    let found = compare_few(&demo_weights(), folder.path());
     assert!(found.warnings.iter().any(|w| w.contains("gptq") && w.contains("dense")), "{:?}", found.warnings);
     assert_eq!(found.quants[0].overall.kl_divergence.max, 0.0);
 }
 
 #[test]
 fn a_lone_file_borrows_what_is_missing_from_its_cousin() {
-    let Some(models) = shared("models/stories260k") else { return };
     let folder = tempfile::tempdir().unwrap();
     let lone = folder.path().join("lone.safetensors");
-    std::fs::copy(models.join("model.safetensors"), &lone).unwrap();
-    let comparison = compare(&lone, &[models.join("stories260K-F32.gguf")], &["--no-noise-floor"]);
+    std::fs::copy(demo_weights(), &lone).unwrap();
+    let comparison = compare_few(&lone, &demo_cousin("bf16"));
     assert!(comparison.quants[0].overall.kl_divergence.max < 1e-6);
     assert!(comparison.warnings.iter().any(|w| w.contains("config.json")), "{:?}", comparison.warnings);
     assert!(comparison.warnings.iter().any(|w| w.contains("tokenizer")), "{:?}", comparison.warnings);
@@ -186,54 +251,38 @@ fn a_lone_file_borrows_what_is_missing_from_its_cousin() {
 
 #[test]
 fn a_padded_vocabulary_is_compared_over_the_common_ids() {
-    let Some(models) = shared("models/stories260k") else { return };
     // Eight more rows of embedding (and so of the tied head), as padding to a round number does.
     let folder = tempfile::tempdir().unwrap();
-    let mut tensors =
-        candle_core::safetensors::load(models.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
-    let embedding = tensors["model.embed_tokens.weight"].clone();
-    let padding = (embedding.narrow(0, 0, 8).unwrap() * 0.5).unwrap();
-    let padded = candle_core::Tensor::cat(&[&embedding, &padding], 0).unwrap();
-    tensors.insert("model.embed_tokens.weight".to_owned(), padded);
-    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
-    let config = std::fs::read_to_string(models.join("config.json"))
-        .unwrap()
-        .replace("\"vocab_size\": 512", "\"vocab_size\": 520");
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
-    for file in ["tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(models.join(file), folder.path().join(file)).unwrap();
-    }
-    let comparison =
-        compare(&models.join("model.safetensors"), &[folder.path().to_owned()], &["--no-noise-floor"]);
+    demo_copy(folder.path());
+    let ids = vocabulary();
+    edit_json(&folder.path().join("config.json"), |config| config["vocab_size"] = (ids + 8).into());
+    edit_tensors(folder.path(), |tensors| {
+        let embedding = &tensors["model.embed_tokens.weight"];
+        let padding = embedding.zeros_like().unwrap().narrow(0, 0, 8).unwrap();
+        let padded = Tensor::cat(&[embedding, &padding], 0).unwrap();
+        tensors.insert("model.embed_tokens.weight".to_owned(), padded);
+    });
+    let comparison = compare_few(&demo_weights(), folder.path());
     let quant = &comparison.quants[0];
-    assert_eq!(comparison.vocabulary_size, 512);
+    assert_eq!(comparison.vocabulary_size, ids);
     assert_eq!(quant.overall.kl_divergence.max, 0.0, "equal over the common ids");
-    assert!(
-        quant.model.excluded_mass > 1e-6 && quant.model.excluded_mass < 0.1,
-        "{}",
-        quant.model.excluded_mass
-    );
+    // A logit of 0 each: some probability, and less than the vocabulary's share of an even distribution.
+    let excluded = quant.model.excluded_mass;
+    assert!(excluded > 0.0 && excluded < 0.1, "{excluded}");
     assert_eq!(comparison.base.excluded_mass, 0.0);
-    assert!(comparison.warnings.iter().any(|w| w.contains("520 embeddings")), "{:?}", comparison.warnings);
+    let said = format!("{} embeddings", ids + 8);
+    assert!(comparison.warnings.iter().any(|w| w.contains(&said)), "{:?}", comparison.warnings);
 }
 
 #[test]
 fn a_shallower_cousin_is_compared_by_cka() {
-    let Some(models) = shared("models/polyglot6m") else { return };
     // The same model without its last two layers.
     let folder = tempfile::tempdir().unwrap();
-    let mut tensors =
-        candle_core::safetensors::load(models.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
-    tensors.retain(|name, _| !name.contains("layers.4.") && !name.contains("layers.5."));
-    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
-    let mut config: Value =
-        serde_json::from_str(&std::fs::read_to_string(models.join("config.json")).unwrap()).unwrap();
-    config["num_hidden_layers"] = 4.into();
-    config["layer_types"] =
-        serde_json::json!(["full_attention", "full_attention", "full_attention", "full_attention"]);
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let comparison =
-        compare(&models.join("model.safetensors"), &[folder.path().to_owned()], &["--no-noise-floor"]);
+    demo_of_layers(folder.path(), 3);
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    let comparison = compare_few(&demo_weights(), folder.path());
     let quant = &comparison.quants[0];
     assert!(quant.overall.kl_divergence.mean.value > 0.01, "two layers are missing");
     assert!(
@@ -241,11 +290,7 @@ fn a_shallower_cousin_is_compared_by_cka() {
         "base's tokenizer was taken, and said so"
     );
     let layers: Vec<(usize, usize)> = quant.layers.iter().map(|l| (l.layer, l.base_layer)).collect();
-    assert_eq!(
-        layers,
-        [(0, 0), (0, 1), (1, 2), (2, 4), (3, 5)],
-        "the embedding, then the nearest relative depths"
-    );
+    assert_eq!(layers, [(0, 0), (0, 1), (1, 2), (2, 4)], "the embedding, then the nearest relative depths");
     for layer in &quant.layers {
         assert!(layer.cumulative.is_none() && layer.injected.is_none());
         assert!((0.0..=1.0 + 1e-9).contains(&layer.cka.unwrap()), "{:?}", layer.cka);
@@ -267,11 +312,9 @@ fn help_and_completions_are_there() {
 
 #[test]
 fn bits_per_byte_count_every_byte_of_the_text() {
-    let Some(models) = shared("models/stories260k") else { return };
-    let text = shared("data/text/tinystories-80k.txt").unwrap();
-    let args = ["--text", text.to_str().unwrap(), "--no-noise-floor", "--probe", "none"];
-    let comparison =
-        compare(&models.join("model.safetensors"), &[models.join("stories260K-Q4_0.gguf")], &args);
+    let text = demo_text();
+    let args = ["--text", text.to_str().unwrap(), "--window", "256", "--no-noise-floor", "--probe", "none"];
+    let comparison = compare(&demo_weights(), &[demo_cousin("q4_0")], &args);
     // With BOS before it even the first token is scored, so the scored tokens cover the whole text once.
     let bytes = std::fs::metadata(&text).unwrap().len() as usize;
     let task = &comparison.tasks[0];
@@ -314,7 +357,7 @@ fn the_sample_report_is_what_the_program_writes() {
             "reports/sample/{name} is stale: run `qeval report reports/sample` and `qeval gate reports/sample`"
         );
     }
-    let charts = |folder: &std::path::Path| -> Vec<String> {
+    let charts = |folder: &Path| -> Vec<String> {
         let names = entries(&folder.join("charts"));
         names.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     };

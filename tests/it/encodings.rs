@@ -1,5 +1,7 @@
 //! Every GGUF type against two oracles: values by llama.cpp's own quantizer and gguf-py, and candle's
 //! decoders.
+//!
+//! Needs ../shared: llama.cpp's rows and their values.
 
 use std::borrow::Cow;
 

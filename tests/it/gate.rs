@@ -1,69 +1,71 @@
-//! The gate on real models: outcomes and exit codes, what it writes, and what CI services get to see.
+//! The gate on a real model: outcomes and exit codes, what it writes, and what CI services get to see.
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
+    sync::OnceLock,
 };
 
 use serde_json::Value;
 
-use crate::support::{qeval, refusal, shared};
+use crate::support::{
+    demo_copy, demo_cousin, demo_model, demo_stories, edit_tensors, entries, kept, qeval, refusal,
+};
 
-/// A run of base against Q8_0, Q2_K and a copy of base in which one matrix is too small, as a wrong scale makes it.
+/// A run of base against Q8_0, Q4_K_M and a copy of base in which one matrix is too small, as a wrong scale makes it.
 struct Run {
     folder: tempfile::TempDir,
     out: PathBuf,
+    code: Option<i32>,
+    printed: String,
 }
 
 const BROKEN: &str = "model.layers.3.mlp.down_proj.weight";
 
-fn run(args: &[&str]) -> Option<(Run, Output)> {
-    let models = shared("models/polyglot6m")?;
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
-    let broken = folder.path().join("broken");
-    break_one_weight(&models, &broken);
-    let mut command = vec![
-        "compare".into(),
-        models.clone().into_os_string(),
-        models.join("polyglot6m-Q8_0.gguf").into_os_string(),
-        models.join("polyglot6m-Q2_K.gguf").into_os_string(),
-        broken.into_os_string(),
-        "--max-windows".into(),
-        "12".into(),
-        "--quiet".into(),
-        "--out".into(),
-        out.clone().into_os_string(),
-    ];
-    command.extend(args.iter().map(|arg| (*arg).into()));
-    let output = qeval(command);
-    assert!(out.join("comparison.json").is_file(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some((Run { folder, out }, output))
+/// What every run here reads.
+fn texts() -> [String; 4] {
+    ["--text", &demo_stories("en"), "--text", &demo_stories("ru")].map(str::to_owned)
 }
 
-fn break_one_weight(models: &Path, to: &Path) {
+/// One run, measured once and gated by `smoke`; every test gets a copy of its folder.
+fn run() -> Run {
+    static MEASURED: OnceLock<(PathBuf, Option<i32>, String)> = OnceLock::new();
+    let (measured, code, printed) = MEASURED.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken");
+        std::fs::create_dir(&broken).unwrap();
+        demo_copy(&broken);
+        edit_tensors(&broken, |tensors| {
+            let smaller = (&tensors[BROKEN] * 0.25).unwrap();
+            tensors.insert(BROKEN.to_owned(), smaller);
+        });
+        let out = kept("gate").join("run");
+        let output = Command::new(env!("CARGO_BIN_EXE_qeval"))
+            .arg("compare")
+            .args([demo_model(), demo_cousin("q8_0"), demo_cousin("q4_k_m"), broken])
+            .args(texts())
+            .args(["--quiet", "--gate", "smoke", "--out"])
+            .arg(&out)
+            .output()
+            .unwrap();
+        assert!(out.join("comparison.json").is_file(), "{}", String::from_utf8_lossy(&output.stderr));
+        (out, output.status.code(), String::from_utf8(output.stdout).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    copy(measured, &out);
+    Run { folder, out, code: *code, printed: printed.clone() }
+}
+
+fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(models.join(name), to.join(name)).unwrap();
+    for entry in entries(from) {
+        let to = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy(&entry, &to),
+            false => std::fs::copy(&entry, &to).map(|_| ()).unwrap(),
+        }
     }
-    let mut bytes = std::fs::read(models.join("model.safetensors")).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let names: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
-    let tensor = &names[BROKEN];
-    let place = |i: usize| 8 + header + tensor["data_offsets"][i].as_u64().unwrap() as usize;
-    let (from, until) = (place(0), place(1));
-    match tensor["dtype"].as_str().unwrap() {
-        "BF16" => bytes[from..until].chunks_exact_mut(2).for_each(|pair| {
-            let value = half::bf16::from_le_bytes([pair[0], pair[1]]).to_f32() * 0.25;
-            pair.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes());
-        }),
-        "F32" => bytes[from..until].chunks_exact_mut(4).for_each(|word| {
-            let value = f32::from_le_bytes(word.try_into().unwrap()) * 0.25;
-            word.copy_from_slice(&value.to_le_bytes());
-        }),
-        other => panic!("{other}"),
-    }
-    std::fs::write(to.join("model.safetensors"), bytes).unwrap();
 }
 
 fn gate(run: &Path, args: &[&str]) -> (i32, String) {
@@ -82,10 +84,10 @@ fn policy(run: &Run, text: &str) -> String {
 
 #[test]
 fn outcomes_exit_codes_and_files() {
-    let Some((run, output)) = run(&["--gate", "smoke"]) else { return };
+    let run = run();
     // The broken copy, and it alone, is found, by the matrix that was broken.
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = &run.printed;
+    assert_eq!(run.code, Some(1), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let json: Value = serde_json::from_slice(&std::fs::read(run.out.join("gate.json")).unwrap()).unwrap();
     let failed: Vec<(&str, &str)> = json["checks"]
@@ -141,8 +143,7 @@ fn outcomes_exit_codes_and_files() {
 
 #[test]
 fn an_earlier_run_and_what_changed_since() {
-    let Some((run, output)) = run(&["--no-noise-floor", "--probe", "none"]) else { return };
-    assert!(output.status.success());
+    let run = run();
     let before = run.out.to_str().unwrap();
     let regressions = policy(
         &run,
@@ -155,11 +156,9 @@ fn an_earlier_run_and_what_changed_since() {
     // JUnit that is printed is the gate's own verdict: this policy's, against that run.
     let printed = Command::new(env!("CARGO_BIN_EXE_qeval"))
         .arg("compare")
-        .args([
-            shared("models/polyglot6m").unwrap(),
-            shared("models/polyglot6m/polyglot6m-Q8_0.gguf").unwrap(),
-        ])
-        .args(["--max-windows", "12", "--no-noise-floor", "--probe", "none", "--quiet", "--format", "junit"])
+        .args([demo_model(), demo_cousin("q8_0")])
+        .args(texts())
+        .args(["--no-noise-floor", "--probe", "none", "--quiet", "--format", "junit"])
         .args(["--gate", &regressions, "--against", before, "--out"])
         .arg(run.folder.path().join("printed"))
         .output()
@@ -168,12 +167,11 @@ fn an_earlier_run_and_what_changed_since() {
     assert!(String::from_utf8_lossy(&printed.stdout).contains("kl (against the earlier run)"));
     // Cut otherwise, the text is not the same.
     let again = run.folder.path().join("again");
-    let models = shared("models/polyglot6m").unwrap();
-    let quant = models.join("polyglot6m-Q8_0.gguf");
     let changed = Command::new(env!("CARGO_BIN_EXE_qeval"))
         .arg("compare")
-        .args([&models, &quant])
-        .args(["--max-windows", "12", "--window", "256", "--no-noise-floor", "--probe", "none", "--quiet"])
+        .args([demo_model(), demo_cousin("q8_0")])
+        .args(texts())
+        .args(["--window", "256", "--no-noise-floor", "--probe", "none", "--quiet"])
         .args(["--gate", &regressions, "--against", before, "--out"])
         .arg(&again)
         .output()
@@ -185,7 +183,7 @@ fn an_earlier_run_and_what_changed_since() {
 
 #[test]
 fn github_gets_annotations_and_a_summary() {
-    let Some((run, _)) = run(&["--no-noise-floor"]) else { return };
+    let run = run();
     let summary = run.folder.path().join("summary.md");
     std::fs::write(&summary, "before\n").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_qeval"))
@@ -252,7 +250,7 @@ fn mistakes_are_found_before_anything_is_measured() {
 
 #[test]
 fn every_format_is_printed_alone() {
-    let Some((run, _)) = run(&["--no-noise-floor", "--probe", "none"]) else { return };
+    let run = run();
     let print = |args: &[&str]| {
         let mut command = vec!["report".as_ref(), run.out.as_os_str(), "--format".as_ref()];
         command.extend(args.iter().map(std::ffi::OsStr::new));

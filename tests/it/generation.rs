@@ -1,5 +1,9 @@
 //! Generation against a reference text, against the same model read at once, and against itself in other batches;
 //! and shared prefixes against requests computed one by one.
+//!
+//! Needs ../shared: the reference text.
+
+use std::path::Path;
 
 use candle_core::Device;
 use qeval::{
@@ -17,15 +21,15 @@ use qeval::{
     tokenizer::Tokenizer,
 };
 
-use crate::support::shared;
+use crate::support::{demo_cousin, demo_weights, shared, stories};
 
-fn open(path: &str, steps: &str) -> Option<(Decoder, Tokenizer)> {
-    let recipe = Recipe::parse(format!("{}{steps}", shared(path)?.display()).as_ref()).unwrap();
+fn open(path: &Path, steps: &str) -> (Decoder, Tokenizer) {
+    let recipe = Recipe::parse(format!("{}{steps}", path.display()).as_ref()).unwrap();
     let checkpoint = Checkpoint::open(&recipe.path).unwrap();
     let config = checkpoint.config().unwrap().unwrap();
     let tokenizer = Tokenizer::of(&checkpoint).unwrap().unwrap();
     let decoder = Decoder::open(&checkpoint, config, &Device::Cpu).unwrap();
-    Some((recipe.apply(&decoder).unwrap(), tokenizer))
+    (recipe.apply(&decoder).unwrap(), tokenizer)
 }
 
 fn settings(batch: usize, memory: u64) -> GenerateSettings {
@@ -42,8 +46,9 @@ fn write(decoder: &Decoder, prompts: &[Prompt], settings: &GenerateSettings) -> 
 
 #[test]
 fn greedy_text_equals_the_reference() {
-    let Some((decoder, tokenizer)) = open("models/stories260k/model.safetensors", "") else { return };
-    let expected = std::fs::read_to_string(shared("models/stories260k/greedy.txt").unwrap()).unwrap();
+    let Some(model) = shared("models/stories260k") else { return };
+    let (decoder, tokenizer) = open(&model.join("model.safetensors"), "");
+    let expected = std::fs::read_to_string(model.join("greedy.txt")).unwrap();
     let prompts = [prompt(vec![tokenizer.bos().unwrap()], 290, 0)];
     let written = write(&decoder, &prompts, &settings(1, 1 << 30)).remove(0);
     assert_eq!((written.stop, written.tokens.len()), (Stop::Length, 290));
@@ -54,21 +59,19 @@ fn greedy_text_equals_the_reference() {
     assert_eq!(words[..expected.len()], expected);
 }
 
-/// Questions in several languages, one prompt of many that begin alike, one of a single token.
+/// Beginnings of stories in several languages, prompts that begin alike, and one of a single token.
 fn prompts(tokenizer: &Tokenizer, count: usize) -> Vec<Prompt> {
-    let text = std::fs::read_to_string(shared("data/text/mgsm-11-languages.txt").unwrap()).unwrap();
-    let head = tokenizer
-        .encode("A few questions from a school book, and what the pupils wrote about them:\n\n")
-        .unwrap()
-        .ids;
-    let lines = text.lines().filter(|line| line.len() > 40);
-    let mut prompts: Vec<Prompt> = lines
-        .step_by(7)
+    let head = tokenizer.encode(&(stories("en")[..3].join("\n") + "\n")).unwrap().ids;
+    let languages = ["en", "zh", "ru", "hi", "de"].map(|language| stories(language).split_off(3));
+    // One of each language in turn.
+    let texts = (0..languages[0].len()).flat_map(|at| languages.iter().map(move |stories| &stories[at]));
+    let mut prompts: Vec<Prompt> = texts
         .take(count)
         .enumerate()
-        .map(|(number, line)| {
-            let line = tokenizer.encode(line).unwrap().ids;
-            prompt([head.clone(), line].concat(), 12 + number % 9, number as u64)
+        .map(|(number, text)| {
+            let mut text = tokenizer.encode(text).unwrap().ids;
+            text.truncate(12);
+            prompt([head.clone(), text].concat(), 12 + number % 9, number as u64)
         })
         .collect();
     prompts.push(prompt(vec![tokenizer.encode("The").unwrap().ids[0]], 20, 99));
@@ -95,13 +98,14 @@ fn writing_equals_reading_at_once() {
     // Schemes that round amplify what adding in another order makes of a tie: a larger gap is allowed, and needed
     // only there.
     for (path, steps, gap) in [
-        ("models/polyglot6m/model.safetensors", "", 1e-4),
-        ("models/polyglot6m/polyglot6m-Q4_K_M.gguf", "", 1e-4),
-        ("models/polyglot6m/model.safetensors", "@kv=q8_0", 5e-2),
-        ("models/polyglot6m/model.safetensors", "@kv=kivi4", 5e-2),
-        ("models/polyglot6m/ct/w8a8/model.safetensors", "", 5e-2),
+        (demo_weights(), "", 1e-4),
+        (demo_cousin("q4_k_m"), "", 1e-4),
+        (demo_weights(), "@kv=q8_0", 5e-2),
+        (demo_weights(), "@kv=kivi4", 5e-2),
+        (demo_weights(), "@w8a8", 5e-2),
     ] {
-        let Some((decoder, tokenizer)) = open(path, steps) else { return };
+        let (decoder, tokenizer) = open(&path, steps);
+        let path = path.display();
         // What rounds is written more slowly: every step stores the whole past anew.
         let prompts = prompts(&tokenizer, if gap < 1e-3 { 12 } else { 4 });
         let alone: Vec<Written> = prompts
@@ -111,7 +115,7 @@ fn writing_equals_reading_at_once() {
         let together = write(&decoder, &prompts, &settings(64, 1 << 30));
         let few = write(&decoder, &prompts, &settings(3, 1 << 30));
         // Too little for all weights: decoded layer by layer at every step.
-        let streamed = write(&decoder, &prompts, &settings(5, 22 << 20));
+        let streamed = write(&decoder, &prompts, &settings(5, 14 << 20));
         for all in [&alone, &together, &few, &streamed] {
             assert_eq!(all.len(), prompts.len());
             for (prompt, written) in prompts.iter().zip(all) {
@@ -129,7 +133,7 @@ fn writing_equals_reading_at_once() {
 
 #[test]
 fn end_of_sequence_texts_and_draws() {
-    let Some((decoder, tokenizer)) = open("models/polyglot6m/model.safetensors", "") else { return };
+    let (decoder, tokenizer) = open(&demo_weights(), "");
     let asks = prompts(&tokenizer, 6);
     let plain = write(&decoder, &asks, &settings(4, 1 << 30));
     // The third token of each answer is made to end it.
@@ -148,7 +152,7 @@ fn end_of_sequence_texts_and_draws() {
     assert_eq!((stopped[1].stop, stopped[1].tokens.as_slice()), (Stop::Text, &plain[1].tokens[..4]));
     assert_eq!(stopped[2], plain[2]);
 
-    let sampling = Sampling { temperature: 0.8, top_p: 0.9, top_k: None };
+    let sampling = Sampling { temperature: 1.5, top_p: 0.95, top_k: None };
     let drawn = |batch: usize, repeat: u64, seed: u64| {
         let draws: Vec<Prompt> =
             asks.iter().map(|ask| Prompt { sampling: Some(sampling), repeat, ..ask.clone() }).collect();
@@ -166,7 +170,7 @@ fn end_of_sequence_texts_and_draws() {
 
 #[test]
 fn too_little_memory_says_so() {
-    let Some((decoder, tokenizer)) = open("models/polyglot6m/model.safetensors", "") else { return };
+    let (decoder, tokenizer) = open(&demo_weights(), "");
     let error = generate(&decoder, &prompts(&tokenizer, 2), &settings(4, 1 << 16), &|_, _| false, &Silent);
     let error = error.unwrap_err();
     assert!(error.to_string().contains("for one sequence"), "{error}");
@@ -179,16 +183,19 @@ fn too_little_memory_says_so() {
 #[test]
 fn shared_prefixes_equal_requests_one_by_one() {
     for (quant_path, steps, bound) in [
-        ("models/polyglot6m/polyglot6m-Q4_K_M.gguf", "", 2e-5),
-        ("models/polyglot6m/model.safetensors", "@kv=kivi2", 2e-3),
-        ("models/polyglot6m/ct/w8a8/model.safetensors", "", 2e-2),
-        ("models/polyglot6m/model.safetensors", "@llm_int8", 2e-2),
+        (demo_cousin("q4_k_m"), "", 2e-5),
+        (demo_weights(), "@kv=kivi2", 2e-3),
+        (demo_weights(), "@w8a8", 2e-2),
+        (demo_weights(), "@llm_int8", 2e-2),
     ] {
-        let Some((base, tokenizer)) = open("models/polyglot6m/model.safetensors", "") else { return };
-        let (quant, _) = open(quant_path, steps).unwrap();
+        let (base, tokenizer) = open(&demo_weights(), "");
+        let (quant, _) = open(&quant_path, steps);
+        let quant_path = quant_path.display();
         let mut requests = Vec::new();
         for (document, ask) in prompts(&tokenizer, 20).iter().enumerate() {
-            for (window, answer) in [" It was 12.", " It was 14 in all.", " No.", " It"].iter().enumerate() {
+            for (window, answer) in
+                [" the coat to Omar.", " the lamp to Karim in Paris.", " No.", " the"].iter().enumerate()
+            {
                 let answer = tokenizer.encode(answer).unwrap().ids;
                 let tokens = [ask.tokens.clone(), answer.clone()].concat();
                 requests.push(Request {
@@ -213,7 +220,8 @@ fn shared_prefixes_equal_requests_one_by_one() {
                 scratch_folder: std::env::temp_dir(),
             };
             let quants = std::slice::from_ref(&quant);
-            evaluate::run(Base::Model(&base), quants, &requests, 4096, &settings, &Silent).unwrap()
+            evaluate::run(Base::Model(&base), quants, &requests, base.config.vocab_size, &settings, &Silent)
+                .unwrap()
         };
         let (shared, apart) = (run(true), run(false));
         // Schemes that look at whole requests share nothing; the others compute much less.

@@ -1,24 +1,36 @@
 //! Damaged copies of real files: refused with the file's name and a way out, never a panic, never a range
 //! outside.
+//!
+//! Needs ../shared: files that llama.cpp wrote, beside those that this program wrote of the demo model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use qeval::checkpoint::{gguf::Gguf, safetensors};
 use qeval::error::Error;
 
-use crate::support;
+use crate::support::{demo_of_vocabulary, entries, kept, qeval, shared};
 
-/// All real files with the given extension, with their bytes.
-fn files(extension: &str) -> Option<Vec<(PathBuf, Vec<u8>)>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(support::shared("models/stories260k")?)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|found| found == extension))
-        .collect();
-    paths.sort();
+/// Real files with the given extension, with their bytes: a demo model whose vocabulary is small, so that its header is
+/// read often, in both formats; and llama.cpp's of a model as small.
+fn files(extension: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    static SMALL: OnceLock<PathBuf> = OnceLock::new();
+    let small = SMALL.get_or_init(|| {
+        let folder = kept("hostile_files");
+        demo_of_vocabulary(&folder, 300);
+        let gguf = folder.join("small-Q4_K_M.gguf");
+        let args = ["quantize".as_ref(), folder.as_os_str(), "--to".as_ref(), "q4_k_m".as_ref()];
+        let output = qeval(args.into_iter().chain(["--force".as_ref(), "--out".as_ref(), gguf.as_os_str()]));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        folder
+    });
+    let paths = [Some(small.clone()), shared("models/stories260k")].into_iter().flatten();
+    let paths = paths.flat_map(|folder| entries(&folder));
+    let paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
     assert!(!paths.is_empty());
-    Some(paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect())
+    paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 /// Every length near both ends, and a coprime stride between.
@@ -40,15 +52,18 @@ fn check_refusal(path: &Path, error: &Error) {
 
 #[test]
 fn real_gguf_headers_are_read() {
-    let Some(files) = files("gguf") else { return };
+    let files = files("gguf");
     for (path, bytes) in files {
         let gguf = Gguf::parse(&path, &bytes).unwrap();
         assert_eq!(Gguf::open(&path).unwrap(), gguf);
-        assert_eq!(gguf.metadata.get_str("general.architecture"), Some("llama"));
-        assert_eq!(gguf.metadata.get_strings("tokenizer.ggml.tokens").map(<[String]>::len), Some(512));
-        assert_eq!(gguf.metadata.get_floats("tokenizer.ggml.scores").map(<[f32]>::len), Some(512));
+        let ours = path.ends_with("small-Q4_K_M.gguf");
+        let (architecture, ids, width) = if ours { ("qwen2", 300, 256) } else { ("llama", 512, 64) };
+        assert_eq!(gguf.metadata.get_str("general.architecture"), Some(architecture));
+        assert_eq!(gguf.metadata.get_strings("tokenizer.ggml.tokens").map(<[String]>::len), Some(ids));
+        let scores = gguf.metadata.get_floats("tokenizer.ggml.scores").map(<[f32]>::len);
+        assert_eq!(scores, (!ours).then_some(ids), "byte-level vocabularies have none");
         let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "token_embd.weight").unwrap();
-        assert_eq!(embedding.shape, [512, 64]);
+        assert_eq!(embedding.shape, [ids, width]);
         // The tensors and the padding between them are the rest of the file.
         let end = gguf.tensors.iter().filter_map(|tensor| tensor.bytes.as_ref()).map(|bytes| bytes.end).max();
         assert_eq!(end.unwrap().next_multiple_of(32), bytes.len(), "{}", path.display());
@@ -57,7 +72,7 @@ fn real_gguf_headers_are_read() {
 
 #[test]
 fn a_truncated_gguf_is_refused_at_every_length() {
-    let Some(files) = files("gguf") else { return };
+    let files = files("gguf");
     for (path, bytes) in files {
         // What follows the last tensor is padding, which a reader does not need.
         let tensors = Gguf::parse(&path, &bytes).unwrap().tensors;
@@ -75,7 +90,7 @@ fn a_truncated_gguf_is_refused_at_every_length() {
 
 #[test]
 fn a_gguf_with_damaged_header_bytes_is_refused_or_read_within_its_bounds() {
-    let Some(files) = files("gguf") else { return };
+    let files = files("gguf");
     for (path, mut bytes) in files {
         let header = usize::try_from(Gguf::parse(&path, &bytes).unwrap().data_start).unwrap();
         let mut refused = 0;
@@ -103,7 +118,7 @@ fn a_gguf_with_damaged_header_bytes_is_refused_or_read_within_its_bounds() {
 
 #[test]
 fn a_truncated_or_padded_safetensors_is_refused_at_every_length() {
-    let Some(files) = files("safetensors") else { return };
+    let files = files("safetensors");
     for (path, mut bytes) in files {
         assert!(safetensors::parse(&path, &bytes).is_ok());
         for length in lengths(bytes.len()) {
@@ -119,7 +134,7 @@ fn a_truncated_or_padded_safetensors_is_refused_at_every_length() {
 
 #[test]
 fn a_safetensors_with_damaged_header_bytes_is_refused_or_read_within_its_bounds() {
-    let Some(files) = files("safetensors") else { return };
+    let files = files("safetensors");
     for (path, mut bytes) in files {
         let (tensors, _) = safetensors::parse(&path, &bytes).unwrap();
         let header = tensors.iter().map(|tensor| tensor.bytes.start).min().unwrap();
@@ -141,7 +156,7 @@ fn a_safetensors_with_damaged_header_bytes_is_refused_or_read_within_its_bounds(
 
 #[test]
 fn a_model_under_the_name_of_the_other_format_says_so() {
-    let (Some(ggufs), Some(safetensors)) = (files("gguf"), files("safetensors")) else { return };
+    let (ggufs, safetensors) = (files("gguf"), files("safetensors"));
     let error = safetensors::parse(Path::new("wrong.safetensors"), &ggufs[0].1).unwrap_err();
     assert!(error.to_string().contains("wrong.safetensors: this is a GGUF file"), "{error}");
     let error = Gguf::parse(Path::new("wrong.gguf"), &safetensors[0].1).unwrap_err();

@@ -1,4 +1,6 @@
 //! llama.cpp's own perplexities of the same files, which differ only by what its kernels and its file round.
+//!
+//! Needs ../shared: the models, the texts, the figures.
 
 use std::path::{Path, PathBuf};
 

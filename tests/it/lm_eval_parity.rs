@@ -1,5 +1,7 @@
 //! Every task file of the shared folder, against lm-evaluation-harness's own samples: likelihoods, decisions,
 //! generations, perplexities.
+//!
+//! Needs ../shared: task files, models and samples.
 
 use std::{
     collections::BTreeMap,

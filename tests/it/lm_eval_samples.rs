@@ -1,4 +1,6 @@
 //! Sample files of lm-evaluation-harness 0.4.13: written again to the byte, and two models of them paired.
+//!
+//! Needs ../shared: the sample files.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,7 @@
 //! Task files of lm-evaluation-harness against what that program itself recorded: every prompt, every
 //! continuation, every filtered answer and every score of its sample files.
+//!
+//! Needs ../shared: the task files and the samples.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

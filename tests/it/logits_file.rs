@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use candle_core::Device;
 use qeval::{checkpoint::Checkpoint, evaluate::trace, model::Decoder, tokenizer::Tokenizer};
 
-use crate::support::{compare, refusal, shared};
+use crate::support::{compare, demo_cousin, demo_text, demo_weights, refusal};
 
 const N_CTX: usize = 128;
 const CHUNKS: usize = 12;
@@ -50,17 +50,12 @@ fn write_logits(path: &Path, model: &Path, text: &str) -> usize {
 
 #[test]
 fn a_logits_file_stands_in_for_its_model() {
-    let Some(folder) = shared("models/stories260k") else { return };
-    let text_path = shared("data/text/tinystories-80k.txt").unwrap();
+    let text_path = demo_text();
     let text = std::fs::read_to_string(&text_path).unwrap();
     let out = tempfile::tempdir().unwrap();
     let logits = out.path().join("base.logits");
-    let base = folder.join("model.safetensors");
-    let quants = [
-        folder.join("stories260K-Q8_0.gguf"),
-        folder.join("stories260K-Q4_0.gguf"),
-        folder.join("stories260K-F32.gguf"),
-    ];
+    let base = demo_weights();
+    let quants = ["q8_0", "q4_0", "bf16"].map(demo_cousin);
     write_logits(&logits, &base, &text);
     let from_file = compare(&logits, &quants, &[]);
     let (window, windows) = (N_CTX.to_string(), CHUNKS.to_string());
@@ -99,13 +94,12 @@ fn a_logits_file_stands_in_for_its_model() {
 
 #[test]
 fn a_damaged_logits_file_is_refused() {
-    let Some(folder) = shared("models/stories260k") else { return };
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("base.logits");
-    let text = std::fs::read_to_string(shared("data/text/tinystories-80k.txt").unwrap()).unwrap();
-    write_logits(&path, &folder.join("model.safetensors"), &text);
+    let text = std::fs::read_to_string(demo_text()).unwrap();
+    write_logits(&path, &demo_weights(), &text);
     let whole = std::fs::read(&path).unwrap();
-    let quant = folder.join("stories260K-Q8_0.gguf");
+    let quant = demo_cousin("q8_0");
     for length in [8, 19, 20, 500, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
         let said = refusal([

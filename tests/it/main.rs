@@ -27,6 +27,7 @@ mod train_demo;
 
 // The whole measurement against independent figures.
 mod anchors;
+mod identities;
 mod llamacpp_figures;
 mod logits_file;
 mod weights_only;

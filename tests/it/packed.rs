@@ -2,6 +2,8 @@
 //! single linears with their declared activation quantization.
 //!
 //! Every folder of the goldens is enumerated: one that no rule below knows fails.
+//!
+//! Needs ../shared: the checkpoints and the logits of the tools that wrote them.
 
 use std::{
     ops::Range,

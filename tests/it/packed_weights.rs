@@ -1,4 +1,6 @@
 //! Checkpoints that other tools packed, decoded and held against one weight at a time, and against their original.
+//!
+//! Needs ../shared: the checkpoints of the tools that wrote them.
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -1,12 +1,17 @@
 //! Questions through the whole program: sides agree with each other, another vocabulary is compared by sample, sample
 //! files written elsewhere are read, what is drawn is drawn alike.
+//!
+//! Needs ../shared: the sample files that lm-evaluation-harness wrote.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::{ffi::OsStr, path::Path};
 
 use qeval::comparison::{Comparison, tasks::PairedScores};
 use serde_json::Value;
 
-use crate::support::{compare, entries, qeval, refusal, shared};
+use crate::support::{
+    compare, demo_copy, demo_cousin, demo_of_vocabulary, demo_stories, demo_suite, demo_weights, edit_json,
+    entries, qeval, refusal, shared,
+};
 
 /// Runs a command with `--json` into a temporary folder.
 fn run<S: AsRef<OsStr>>(args: &[S]) -> Comparison {
@@ -26,10 +31,14 @@ fn overall(comparison: &Comparison) -> &PairedScores {
 
 #[test]
 fn a_model_against_itself_loses_nothing_anywhere() {
-    let Some(models) = shared("models/polyglot6m") else { return };
-    let base = models.join("model.safetensors");
-    let args = ["--suite", "multilingual", "--suite", "reasoning", "--per-level", "3", "--limit", "12"];
-    let args = [&args[..], &["--max-windows", "1", "--max-new-tokens", "6", "--no-noise-floor"]].concat();
+    let base = demo_weights();
+    let folder = tempfile::tempdir().unwrap();
+    let suite = demo_suite(
+        folder.path(),
+        &["en", "zh", "en-questions", "de-questions", "zh-questions", "ru-endings"],
+    );
+    let args = ["--suite", suite.to_str().unwrap(), "--suite", "reasoning", "--per-level", "2"];
+    let args = [&args[..], &["--limit", "12", "--max-new-tokens", "6", "--no-noise-floor"]].concat();
     let comparison = compare(&base, std::slice::from_ref(&base), &args);
     let row = &comparison.quants[0];
     assert_eq!(row.overall.kl_divergence.max, 0.0);
@@ -39,11 +48,12 @@ fn a_model_against_itself_loses_nothing_anywhere() {
     let difference = overall(&comparison).difference;
     assert!(difference.value == 0.0 && difference.upper.unwrap() > 0.0);
     let questions = row.questions.as_ref().unwrap();
-    // 24 languages of choices, 8 families in two forms.
+    // Four tasks of choices, 8 families in two forms.
     let tasks: std::collections::BTreeSet<&str> =
         questions.tasks.iter().map(|t| t.key.task.as_str()).collect();
-    assert_eq!(tasks.len(), 24 + 16);
-    assert_eq!(questions.languages.len(), 24);
+    assert_eq!(tasks.len(), 4 + 16);
+    let languages: Vec<&str> = questions.languages.iter().map(|l| l.language.as_str()).collect();
+    assert_eq!(languages.len(), 4, "{languages:?}");
     assert!(questions.languages.iter().all(|l| (l.language == "en") == l.difference_to_english.is_none()));
     assert!(
         questions.tasks.iter().filter(|t| t.key.task.contains("arithmetic")).all(|t| t.levels.len() >= 4)
@@ -56,43 +66,63 @@ fn a_model_against_itself_loses_nothing_anywhere() {
     assert!(comparison.asking.as_ref().unwrap().contains("greedy"));
 }
 
+/// Two sums with an answer to write, as a task file of lm-evaluation-harness and its data.
+fn written_sums(folder: &Path) -> String {
+    let sums: String = (2..10)
+        .map(|n| format!("{{\"question\": \"{n} + {} =\", \"answer\": \"{}\"}}\n", 12 - n, 12))
+        .collect();
+    let data = folder.join("sums.data.jsonl");
+    std::fs::write(&data, sums).unwrap();
+    let yaml = folder.join("sums.yaml");
+    let text = format!(
+        "task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: '{}'}}}}\ntest_split: test\n\
+         output_type: generate_until\ndoc_to_text: '{{{{question}}}}'\ndoc_to_target: ' {{{{answer}}}}'\n\
+         generation_kwargs: {{until: [\"\\n\"]}}\nmetric_list: [{{metric: exact_match}}]\n",
+        data.display()
+    );
+    std::fs::write(&yaml, text).unwrap();
+    yaml.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_worse_cousin_answers_otherwise_and_is_the_same_alone() {
-    let Some(models) = shared("models/polyglot6m") else { return };
-    let (base, quant) = (models.join("model.safetensors"), models.join("polyglot6m-Q2_K.gguf"));
-    let piqa = format!("piqa={}", shared("data/tasks/piqa.jsonl").unwrap().display());
-    let gsm8k = format!("gsm8k={}", shared("data/tasks/gsm8k.jsonl").unwrap().display());
-    let args = ["--data", piqa.as_str(), "--data", gsm8k.as_str(), "--num-fewshot", "0", "--limit", "40"];
+    let folder = tempfile::tempdir().unwrap();
+    let suite = demo_suite(folder.path(), &["en-questions", "en-endings"]);
+    let sums = written_sums(folder.path());
+    // Integers of two bits: hardly the same model.
+    let (base, quant) = (demo_weights(), format!("{}@w2a16", demo_weights().display()));
+    let args = ["--suite", suite.to_str().unwrap(), "--suite", &sums, "--limit", "40"];
     let args =
-        [&args[..], &["--max-new-tokens", "24", "--draws", "2", "--temperature", "0.7", "--top-p", "0.95"]]
+        [&args[..], &["--max-new-tokens", "12", "--draws", "2", "--temperature", "0.7", "--top-p", "0.95"]]
             .concat();
-    let comparison = compare(&base, std::slice::from_ref(&quant), &args);
+    let comparison = compare(&base, &[quant.clone().into()], &args);
     let row = &comparison.quants[0];
     let questions = row.questions.as_ref().unwrap();
-    let piqa = questions.tasks.iter().find(|t| t.key.task == "piqa/piqa" && t.key.metric == "acc").unwrap();
-    let flips = piqa.scores.flips.unwrap();
+    let asked = "demo/en-questions";
+    let choices = questions.tasks.iter().find(|t| t.key.task == asked && t.key.metric == "acc").unwrap();
+    let flips = choices.scores.flips.unwrap();
     assert!(flips.right_to_wrong + flips.wrong_to_right > 0);
-    assert_eq!((piqa.scores.samples, piqa.scores.chance), (40, Some(0.5)));
+    assert_eq!((choices.scores.samples, choices.scores.chance), (40, Some(0.25)));
     assert_eq!(
-        row.flipped.iter().filter(|f| f.task == "piqa/piqa").count() as u64,
+        row.flipped.iter().filter(|f| f.task == asked).count() as u64,
         (flips.right_to_wrong + flips.wrong_to_right).min(10)
     );
     assert!(row.flipped.iter().all(|f| f.base_answer != f.quant_answer && f.base_score != f.quant_score));
     let written = &row.generations[0].figures;
-    assert!(written.identical.value < 0.5 && written.first_divergence_median < 24.0, "{written:?}");
+    assert!(written.identical.value < 0.5 && written.first_divergence_median < 12.0, "{written:?}");
     assert!(row.traces[0].metrics.as_ref().unwrap().kl_divergence.mean.value > 1e-3);
     let filters: Vec<&str> = questions.tasks.iter().filter_map(|t| t.key.filter.as_deref()).collect();
     assert!(filters.iter().any(|f| f.ends_with("mean of 2 draws")), "{filters:?}");
     // The noise floor chooses, but does not write.
     let floor = comparison.noise_floor.as_ref().unwrap().questions.as_ref().unwrap();
-    assert!(floor.tasks.iter().all(|task| task.key.task == "piqa/piqa"));
+    assert!(!floor.tasks.is_empty() && floor.tasks.iter().all(|task| task.key.task.starts_with("demo/en-")));
 
-    let alone = |model: &PathBuf| {
-        let mut all = vec![OsStr::new("eval"), model.as_os_str()];
+    let alone = |model: &OsStr| {
+        let mut all = vec![OsStr::new("eval"), model];
         all.extend(args.iter().map(OsStr::new));
         run(&all)
     };
-    for (side, model) in [("base", &base), ("quant", &quant)] {
+    for (side, model) in [("base", base.as_os_str()), ("quant", quant.as_ref())] {
         let alone = alone(model);
         assert!(alone.quants.is_empty() && alone.unmeasured() == 0);
         for task in &alone.base_questions.as_ref().unwrap().tasks {
@@ -105,62 +135,55 @@ fn a_worse_cousin_answers_otherwise_and_is_the_same_alone() {
 
 #[test]
 fn another_vocabulary_is_compared_by_byte_and_by_sample() {
-    let Some(stories) = shared("models/stories260k") else { return };
-    let polyglot = shared("models/polyglot6m").unwrap();
-    let piqa = format!("piqa={}", shared("data/tasks/piqa.jsonl").unwrap().display());
-    let args = ["--suite", "perplexity", "--data", &piqa];
-    let cousins = [stories.join("stories260K-Q8_0.gguf"), polyglot.join("polyglot6m-Q4_K_M.gguf")];
-    let comparison = compare(&polyglot.join("model.safetensors"), &cousins, &args);
+    let folder = tempfile::tempdir().unwrap();
+    let suite = demo_suite(folder.path(), &["en", "ru", "en-questions", "en-endings"]);
+    let args = ["--suite", suite.to_str().unwrap()];
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    demo_of_vocabulary(&other, 800);
+    let cousins = [other.clone(), demo_cousin("q4_k_m")];
+    let comparison = compare(&demo_weights(), &cousins, &args);
     // The cousin of the same vocabulary is measured as ever.
     assert_eq!((comparison.quants.len(), comparison.foreign.len()), (1, 1));
     assert!(comparison.quants[0].overall.kl_divergence.mean.value > 0.0);
     let foreign = &comparison.foreign[0];
     assert!(foreign.reason.contains("vocabular"), "{}", foreign.reason);
     assert!(comparison.warnings.iter().any(|w| w.contains("per byte and per sample")));
-    assert_eq!(foreign.bytes.len(), 3);
+    assert_eq!(foreign.bytes.len(), 2);
     // Alone, by the harness's protocol, with every byte scored: the same bits per byte.
-    let eval = |model: PathBuf| {
-        run(&[
-            OsStr::new("eval"),
-            model.as_os_str(),
-            "--suite".as_ref(),
-            "perplexity".as_ref(),
-            "--data".as_ref(),
-            piqa.as_ref(),
-            "--protocol".as_ref(),
-            "lm-eval".as_ref(),
-            "--window".as_ref(),
-            "511".as_ref(),
-        ])
-    };
-    let alone = eval(stories.join("stories260K-Q8_0.gguf"));
+    let mut all = vec![OsStr::new("eval"), other.as_os_str()];
+    all.extend(args.iter().chain(&["--protocol", "lm-eval", "--window", "255"]).map(OsStr::new));
+    let alone = run(&all);
     for task in &foreign.bytes {
         let text = alone.base_text.iter().find(|text| text.task.as_ref() == Some(&task.task)).unwrap();
         let (ours, theirs) = (task.figures.quant_bits_per_byte.value, text.bits_per_byte.unwrap().value);
         assert!((ours - theirs).abs() < 2e-3 * theirs, "{}: {ours} {theirs}", task.task);
     }
-    let paired = &foreign.questions.as_ref().unwrap().tasks[0].scores;
-    let score = alone.base_questions.as_ref().unwrap().tasks[0].score;
-    assert_eq!(paired.quant.value, score.value);
-    assert!(paired.flips.unwrap().right_to_wrong > 0);
+    let tasks = &foreign.questions.as_ref().unwrap().tasks;
+    assert!(tasks.len() >= 2);
+    for paired in tasks {
+        let all = &alone.base_questions.as_ref().unwrap().tasks;
+        let score = all.iter().find(|task| task.key == paired.key).unwrap().score;
+        assert_eq!(paired.scores.quant.value, score.value);
+        let flips = paired.scores.flips.unwrap();
+        let lost = flips.right_to_wrong as f64 - flips.wrong_to_right as f64;
+        let difference = paired.scores.base.value - paired.scores.quant.value;
+        assert!((lost / paired.scores.samples as f64 - difference).abs() < 1e-12, "{:?}", paired.key);
+    }
 }
 
 #[test]
 fn one_piece_that_differs_is_another_vocabulary() {
-    let Some(models) = shared("models/stories260k") else { return };
     let folder = tempfile::tempdir().unwrap();
-    for name in ["model.safetensors", "config.json", "tokenizer_config.json"] {
-        std::fs::copy(models.join(name), folder.path().join(name)).unwrap();
-    }
-    let text = std::fs::read_to_string(models.join("tokenizer.json")).unwrap();
-    let mut tokenizer: Value = serde_json::from_str(&text).unwrap();
-    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
-    let (the, and) = (vocabulary["▁the"].clone(), vocabulary["▁and"].clone());
-    vocabulary.insert("▁the".to_owned(), and);
-    vocabulary.insert("▁and".to_owned(), the);
-    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    let comparison =
-        compare(&models.join("model.safetensors"), &[folder.path().to_owned()], &["--no-noise-floor"]);
+    demo_copy(folder.path());
+    edit_json(&folder.path().join("tokenizer.json"), |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        let (one, other) = (vocabulary["en"].clone(), vocabulary["Ġt"].clone());
+        vocabulary.insert("en".to_owned(), other);
+        vocabulary.insert("Ġt".to_owned(), one);
+    });
+    let args = ["--text", &demo_stories("en"), "--no-noise-floor"];
+    let comparison = compare(&demo_weights(), &[folder.path().to_owned()], &args);
     assert_eq!((comparison.quants.len(), comparison.foreign.len()), (0, 1));
     assert!(comparison.foreign[0].reason.contains("vocabularies differ"), "{}", comparison.foreign[0].reason);
 }
@@ -188,11 +211,48 @@ fn sample_files_written_elsewhere_are_compared() {
     assert!(comparison.warnings.iter().any(|w| w.contains("only base has")), "{:?}", comparison.warnings);
 }
 
+/// What `eval` writes for the harness's readers is compared without a model, with the same figures.
+#[test]
+fn own_sample_files_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = demo_suite(folder.path(), &["en", "en-questions", "de-endings"]);
+    let quant = format!("{}@q4_0", demo_weights().display());
+    let args = ["--suite", suite.to_str().unwrap(), "--limit", "20", "--no-hash"];
+    let write = |model: &str, name: &str| {
+        let out = folder.path().join(name);
+        let mut all = vec!["eval", model];
+        all.extend(args);
+        run(&[&all[..], &["--lm-eval", out.to_str().unwrap()]].concat());
+        out
+    };
+    let (base, cousin) = (write(demo_weights().to_str().unwrap(), "base"), write(&quant, "cousin"));
+    let samples = run(&[OsStr::new("compare"), "--samples".as_ref(), base.as_os_str(), cousin.as_os_str()]);
+    let models = compare(&demo_weights(), &[quant.into()], &args);
+    let from_samples = &samples.foreign[0].questions.as_ref().unwrap().tasks;
+    let from_models = &models.quants[0].questions.as_ref().unwrap().tasks;
+    assert_eq!(from_samples.len(), from_models.len());
+    for ours in from_models {
+        let task = |name: &str| name.replace('/', "_");
+        let theirs = from_samples
+            .iter()
+            .find(|t| task(&t.key.task).ends_with(&task(&ours.key.task)) && t.key.metric == ours.key.metric)
+            .unwrap_or_else(|| panic!("{:?} among {:?}", ours.key, from_samples[0].key));
+        assert_eq!(ours.scores.base.value, theirs.scores.base.value, "{:?}", ours.key);
+        assert_eq!(ours.scores.quant.value, theirs.scores.quant.value, "{:?}", ours.key);
+        assert_eq!(ours.scores.samples, theirs.scores.samples, "{:?}", ours.key);
+    }
+}
+
 #[test]
 fn mistakes_are_named_with_what_to_do() {
-    let Some(models) = shared("models/stories260k") else { return };
-    let model = models.join("model.safetensors");
     let folder = tempfile::tempdir().unwrap();
+    // Without a chat template.
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    demo_copy(&model);
+    edit_json(&model.join("tokenizer_config.json"), |config| {
+        config.as_object_mut().unwrap().remove("chat_template");
+    });
     let out = folder.path().join("out");
     let said = |args: &[&str]| {
         let mut all = vec![OsStr::new("eval"), model.as_os_str(), "--out".as_ref(), out.as_os_str()];

@@ -4,16 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{qeval, refusal, shared};
+use crate::support::{
+    demo_copy, demo_cousin, demo_stories, demo_weights, edit_json, edit_tensors, qeval, refusal,
+};
 
-/// A copy of the small model's folder, to be damaged.
-fn copy() -> Option<(tempfile::TempDir, PathBuf)> {
-    let from = shared("models/stories260k")?;
+/// A copy of the demo model's folder, to be damaged, and a cousin.
+fn copy() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
-    }
-    Some((folder, from.join("stories260K-Q8_0.gguf")))
+    demo_copy(folder.path());
+    (folder, demo_cousin("q8_0"))
 }
 
 fn compare(base: &Path, quant: &Path, args: &[&str]) -> String {
@@ -28,13 +27,6 @@ fn compare(base: &Path, quant: &Path, args: &[&str]) -> String {
         "nothing looks complete"
     );
     said
-}
-
-fn edit_config(folder: &Path, edit: impl Fn(&mut Value)) {
-    let path = folder.join("config.json");
-    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    edit(&mut config);
-    std::fs::write(&path, config.to_string()).unwrap();
 }
 
 #[test]
@@ -86,11 +78,17 @@ fn configs_that_cannot_be_run_are_refused_by_key() {
             },
             &["rms_norm_eps", "missing"],
         ),
-        (|c| c["attention_bias"] = true.into(), &["bias", "missing"]),
+        (
+            |c| {
+                c["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
+                c["attention_bias"] = true.into();
+            },
+            &["o_proj.bias", "missing"],
+        ),
     ];
     for (edit, expected) in cases {
-        let Some((folder, quant)) = copy() else { return };
-        edit_config(folder.path(), edit);
+        let (folder, quant) = copy();
+        edit_json(&folder.path().join("config.json"), edit);
         let said = compare(folder.path(), &quant, &[]);
         assert!(expected.iter().all(|word| said.contains(word)), "{expected:?} in: {said}");
     }
@@ -99,11 +97,11 @@ fn configs_that_cannot_be_run_are_refused_by_key() {
 #[test]
 fn weights_must_be_finite() {
     for (value, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
-        let Some((folder, quant)) = copy() else { return };
+        let (folder, quant) = copy();
         let path = folder.path().join("model.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();
-        let last = bytes.len() - 4;
-        bytes[last..].copy_from_slice(&value.to_le_bytes());
+        let last = bytes.len() - 2;
+        bytes[last..].copy_from_slice(&half::bf16::from_f32(value).to_le_bytes());
         std::fs::write(&path, bytes).unwrap();
         let said = compare(folder.path(), &quant, &[]);
         assert!(said.contains("tensor `") && said.contains(name), "{said}");
@@ -112,7 +110,7 @@ fn weights_must_be_finite() {
 
 #[test]
 fn truncated_weights_and_missing_shards_name_the_file() {
-    let Some((folder, quant)) = copy() else { return };
+    let (folder, quant) = copy();
     let path = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -125,13 +123,13 @@ fn truncated_weights_and_missing_shards_name_the_file() {
     let half = std::fs::read(&quant).unwrap();
     let gguf = folder.path().join("half.gguf");
     std::fs::write(&gguf, &half[..half.len() / 2]).unwrap();
-    let said = compare(&shared("models/stories260k").unwrap().join("model.safetensors"), &gguf, &[]);
+    let said = compare(&demo_weights(), &gguf, &[]);
     assert!(said.contains("half.gguf"), "{said}");
 }
 
 #[test]
 fn a_sharded_checkpoint_equals_its_single_file() {
-    let Some((folder, _)) = copy() else { return };
+    let (folder, _) = copy();
     let single = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&single).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -149,17 +147,21 @@ fn a_sharded_checkpoint_equals_its_single_file() {
     let index = serde_json::json!({"metadata": {}, "weight_map": map});
     std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
     std::fs::remove_file(&single).unwrap();
-    let base = shared("models/stories260k").unwrap().join("model.safetensors");
-    let comparison = crate::support::compare(&base, &[folder.path().to_owned()], &["--no-noise-floor"]);
+    let args = ["--text", &demo_stories("en"), "--no-noise-floor"];
+    let comparison = crate::support::compare(&demo_weights(), &[folder.path().to_owned()], &args);
     assert_eq!(comparison.quants[0].overall.kl_divergence.max, 0.0);
     assert_eq!(comparison.quants[0].model.files.len(), 2);
 }
 
 #[test]
 fn a_tokenizer_of_another_model_is_refused() {
-    let Some((folder, quant)) = copy() else { return };
-    std::fs::copy(shared("models/polyglot6m/tokenizer.json").unwrap(), folder.path().join("tokenizer.json"))
-        .unwrap();
+    let (folder, quant) = copy();
+    // A larger vocabulary, as another model of the family has.
+    edit_json(&folder.path().join("tokenizer.json"), |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        let ids = vocabulary.len();
+        vocabulary.extend((ids..ids + 1000).map(|id| (format!("piece{id}"), id.into())));
+    });
     let said = compare(folder.path(), &quant, &[]);
     assert!(said.contains("tokenizer") && said.contains("embeddings"), "{said}");
     std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
@@ -169,7 +171,7 @@ fn a_tokenizer_of_another_model_is_refused() {
 
 #[test]
 fn texts_that_cannot_be_scored_are_refused() {
-    let Some((folder, quant)) = copy() else { return };
+    let (folder, quant) = copy();
     let text = folder.path().join("text.txt");
     std::fs::write(&text, "").unwrap();
     let said = compare(folder.path(), &quant, &["--text", text.to_str().unwrap()]);
@@ -185,7 +187,7 @@ fn texts_that_cannot_be_scored_are_refused() {
 
 #[test]
 fn an_output_folder_that_cannot_be_used_is_noticed_before_measuring() {
-    let Some((folder, quant)) = copy() else { return };
+    let (folder, quant) = copy();
     let taken = folder.path().join("taken");
     std::fs::write(&taken, "a file").unwrap();
     let run = |out: &Path| {
@@ -207,20 +209,20 @@ fn an_output_folder_that_cannot_be_used_is_noticed_before_measuring() {
 
 #[test]
 fn a_cousin_that_overflows_is_counted_shown_and_exits_with_2() {
-    let Some((folder, _)) = copy() else { return };
-    let base = shared("models/stories260k").unwrap().join("model.safetensors");
-    let path = folder.path().join("model.safetensors");
-    let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
-    let norm = (&tensors["model.norm.weight"] * 1e37).unwrap();
-    tensors.insert("model.norm.weight".to_owned(), norm);
-    let embedding = (&tensors["model.embed_tokens.weight"] * 100.0).unwrap();
-    tensors.insert("model.embed_tokens.weight".to_owned(), embedding);
-    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let (folder, _) = copy();
+    edit_tensors(folder.path(), |tensors| {
+        for (name, factor) in [("model.norm.weight", 1e37), ("model.embed_tokens.weight", 100.0)] {
+            let larger = (&tensors[name] * factor).unwrap();
+            tensors.insert(name.to_owned(), larger);
+        }
+    });
     let out = folder.path().join("run");
     let output = qeval([
         "compare".as_ref(),
-        base.as_os_str(),
+        demo_weights().as_os_str(),
         folder.path().as_os_str(),
+        "--text".as_ref(),
+        demo_stories("en").as_ref(),
         "--out".as_ref(),
         out.as_os_str(),
     ]);

@@ -1,5 +1,7 @@
 //! Simulated quantization against the files that the tools themselves wrote from the same base: llama.cpp, LLM
 //! Compressor, bitsandbytes.
+//!
+//! Needs ../shared: the files of the tools, and their bases.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! The suites that travel with the binary, and suites and texts from disk, up to the requests made of them.
+//!
+//! Needs ../shared: what lm-evaluation-harness and llama.cpp counted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

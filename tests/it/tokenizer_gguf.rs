@@ -1,5 +1,7 @@
 //! GGUF vocabularies against llama.cpp: every recorded line, every named pre-tokenizer, and a plain second
 //! implementation of the merging by scores. Nothing here runs a model.
+//!
+//! Needs ../shared: llama.cpp's vocabularies and ids.
 
 use crate::support::shared;
 use qeval::checkpoint::gguf::{Gguf, Metadata, Value};

@@ -1,4 +1,6 @@
 //! Every figure of an independent f64 reduction over f32 torch: the same files, text and windows.
+//!
+//! Needs ../shared: the models, the texts, the figures.
 
 use std::path::Path;
 
