@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 use anyhow::Result;
 use serde_json::json;
 
-use super::world::{Dice, Language, Quiz, Sum, TOPICS, Topic, World, hash};
+use super::world::{Dice, Language, Quiz, Sum, TOPICS, Topic, World, asked, hash};
 
 /// Held-out stories of each language.
 const STORIES: usize = 12;
@@ -136,14 +136,16 @@ fn stories(world: &World, language: &Language) -> Vec<Story> {
 /// Every topic has as many questions as there are days; numbers, of which there are many, twice as many.
 fn choices(world: &World, language: &Language, topic: Topic) -> Vec<Choice> {
     let count = if matches!(topic, Topic::Sum | Topic::More) { 14 } else { 7 };
-    let mut asked = BTreeSet::new();
+    let mut drawn = BTreeSet::new();
     let mut all = Vec::new();
     for seed in 0.. {
         let name = format!("{topic:?}").to_lowercase();
         let dice = &mut Dice::new(hash(&format!("question {name} {seed}")));
         let Quiz { question, right, wrong } = world.quiz(language, topic, dice);
-        if asked.insert(question.clone()) {
-            all.push(shuffled(format!("{name}-{}", all.len()), question, right, wrong, dice));
+        if drawn.insert(question.clone()) {
+            // In plain text the line feed before an answer is one token with the question mark, and a scorer that
+            // tokenizes the question by itself would put another token in its place.
+            all.push(shuffled(format!("{name}-{}", all.len()), asked(&question), right, wrong, dice));
         }
         if all.len() == count {
             break;
@@ -176,12 +178,12 @@ fn shuffled(id: String, context: String, right: String, mut wrong: Vec<String>, 
 fn sums(world: &World) -> Vec<(String, Sum)> {
     let mut all = Vec::new();
     for (digits, count) in (1..).zip(SUMS) {
-        let mut asked = BTreeSet::new();
+        let mut drawn = BTreeSet::new();
         let dice = &mut Dice::new(hash(&format!("sum {digits}")));
-        while asked.len() < count {
+        while drawn.len() < count {
             let sum = world.unseen_sum(digits, dice);
-            if asked.insert(sum.asked()) {
-                all.push((format!("{digits}-digits-{}", asked.len() - 1), sum));
+            if drawn.insert(sum.asked()) {
+                all.push((format!("{digits}-digits-{}", drawn.len() - 1), sum));
             }
         }
     }

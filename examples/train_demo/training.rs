@@ -45,7 +45,7 @@ pub(crate) struct Point {
     pub(crate) entropy: f64,
     /// Norm of the gradient, before clipping.
     pub(crate) gradient_norm: f64,
-    /// Wall clock of this process so far, seconds.
+    /// Wall clock of training so far, seconds; what was lost when a run was stopped does not count.
     pub(crate) seconds: f64,
 }
 
@@ -146,6 +146,7 @@ impl Run {
         bar.set_position(self.step as u64);
         bar.reset_eta();
         let start = std::time::Instant::now();
+        let before = self.curve.last().map_or(0.0, |point| point.seconds);
         let (mut loss, mut nats, mut tokens, mut norm) = (0.0, 0.0, 0.0, 0.0);
         while self.step < self.settings.steps {
             let shards = self.batch(world, tokenizer)?;
@@ -161,7 +162,7 @@ impl Run {
             nats += shards.iter().map(|shard| shard.nats).sum::<f64>();
             tokens += count;
             if self.step.is_multiple_of(POINT) {
-                let seconds = start.elapsed().as_secs_f64();
+                let seconds = before + start.elapsed().as_secs_f64();
                 let point = Point {
                     step: self.step,
                     loss: loss / tokens,

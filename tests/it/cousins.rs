@@ -23,8 +23,8 @@ use qeval::{
 };
 
 use crate::support::{
-    compare, demo_copy, demo_cousin, demo_of_layers, demo_text, demo_weights, edit_json, edit_tensors,
-    entries, input_ids, max_abs_difference, qeval, refusal, shared, stories,
+    compare, demo_copy, demo_cousin, demo_of_layers, demo_stories, demo_text, demo_weights, edit_json,
+    edit_tensors, entries, input_ids, max_abs_difference, qeval, refusal, shared, stories,
 };
 
 fn open(recipe: &str) -> Decoder {
@@ -174,7 +174,11 @@ fn recipes_share_weights_and_combine_with_any_encoding() {
     assert_eq!(noise, [false, false, false, false, true]);
     let noise = together.quants[4].rounding_noise.as_ref().unwrap();
     assert!(noise.kl_divergence.value > 0.0 && noise.scored_tokens > 500);
-    assert!(noise.kl_divergence.value < noise.kl_divergence_from_base.value);
+    // On whole stories: where windows cut through them, the model has seen nothing like it, and noise may be all there is.
+    let text = demo_stories("hi");
+    let whole = compare(&base, &quants[4..], &["--text", &text]);
+    let noise = whole.quants[0].rounding_noise.as_ref().unwrap();
+    assert!(noise.kl_divergence.value < noise.kl_divergence_from_base.value / 2.0, "{noise:?}");
 }
 
 #[test]

@@ -368,6 +368,11 @@ impl World {
 }
 
 /// A question and its answer as the chat template writes them.
-pub(crate) fn conversation(question: &str, answer: &str) -> String {
-    format!("{START_OF_TURN}user\n{question}{END_OF_TURN}\n{START_OF_TURN}assistant\n{answer}{END_OF_TURN}\n")
+fn conversation(question: &str, answer: &str) -> String {
+    format!("{}\n{answer}{END_OF_TURN}\n", asked(question))
+}
+
+/// The same without the answer and the line feed before it.
+pub(crate) fn asked(question: &str) -> String {
+    format!("{START_OF_TURN}user\n{question}{END_OF_TURN}\n{START_OF_TURN}assistant")
 }
