@@ -77,7 +77,7 @@ pub struct Target {
     pub summary: &'static str,
     /// Whose layout it is.
     pub source: &'static str,
-    /// What [`write`] takes.
+    /// What [`write()`] takes.
     pub scheme: Scheme,
 }
 

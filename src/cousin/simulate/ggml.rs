@@ -51,7 +51,7 @@ pub(super) fn round(encoding: Encoding, values: &mut [f32]) -> bool {
     true
 }
 
-/// Writes whole blocks as llama.cpp's quantizer does: the bytes whose values [`round`] leaves.
+/// Writes whole blocks as llama.cpp's quantizer does: the bytes whose values `round` leaves.
 ///
 /// `values` is a whole number of blocks and `out` their bytes; `false`, and nothing written, if either is not, or if
 /// `encoding` has no quantizer here. F32, F16 and BF16 are rounded to nearest, ties to even. Scales that f16 cannot
