@@ -243,11 +243,12 @@ pub(super) fn is_loss(scores: &PairedScores) -> bool {
     is_shown(scores) && scores.difference.value < 0.0
 }
 
-/// "4 digits", "level 4". Foreign text, made visible.
+/// "4 digits", "1 digit", "level 4". Foreign text, made visible.
 pub(super) fn level_name(level: u32, unit: &str) -> String {
-    match visible(unit).trim() {
-        "" | "level" => format!("level {level}"),
-        unit => format!("{level} {unit}"),
+    match (level, visible(unit).trim()) {
+        (_, "" | "level") => format!("level {level}"),
+        (1, unit) => format!("1 {}", unit.strip_suffix('s').unwrap_or(unit)),
+        (_, unit) => format!("{level} {unit}"),
     }
 }
 

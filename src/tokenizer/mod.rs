@@ -220,7 +220,11 @@ impl Tokenizer {
     }
 }
 
-fn read_json(path: &Path) -> Result<Option<Json>> {
+/// A JSON file, where there is one.
+///
+/// # Errors
+/// One that cannot be read or is not JSON.
+pub(crate) fn read_json(path: &Path) -> Result<Option<Json>> {
     if !path.is_file() {
         return Ok(None);
     }

@@ -19,6 +19,7 @@ use crate::{
         Tokenizer,
         chat::ChatTemplate,
         gguf::{GgufVocabulary, build, scored_merges},
+        read_json,
     },
 };
 
@@ -98,16 +99,6 @@ fn written(vocabulary: GgufVocabulary, padding: Option<u32>, template: Option<St
     put("ggml.add_space_prefix", vocabulary.add_space_prefix.map(Item::Bool));
     put("chat_template", template.map(Item::Text));
     keys
-}
-
-fn read_json(path: &Path) -> Result<Option<Json>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|reason| Error::file(path, format!("is not JSON: {reason}"), "download it again"))
 }
 
 /// A token beside the model's own.

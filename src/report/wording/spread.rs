@@ -1,7 +1,7 @@
 //! Where a loss is uneven: which languages lost most, and how a loss grows with difficulty.
 //!
-//! Only what is shown: losses by language and by level after Holm, or, where no question shows any, divergences on text
-//! whose intervals do not touch. It must not know the terminal or the page. Plain text, not yet escaped.
+//! Only what is shown: losses by language and by level after Holm, or, of cousins whose answers show none by language,
+//! divergences on text whose intervals do not touch. It must not know the terminal or the page. Plain text, not yet escaped.
 
 use std::collections::BTreeMap;
 
@@ -29,15 +29,17 @@ pub(super) fn uneven(comparison: &Comparison) -> Vec<Sentence> {
 }
 
 fn languages(comparison: &Comparison, asked: &[Asked<'_>]) -> Vec<Sentence> {
-    let mut by_answers: Vec<(f64, String)> = asked.iter().filter_map(by_answers).collect();
-    by_answers.sort_by(|a, b| a.0.total_cmp(&b.0));
-    by_answers.truncate(NAMED);
-    if !by_answers.is_empty() {
-        return by_answers.into_iter().map(|(_, text)| plain(text)).collect();
-    }
-    // Text stands in where no answer shows anything; of the cousin that it moved most, the others are much alike.
-    let by_text = comparison.quants.iter().filter_map(|quant| by_text(comparison, quant));
-    by_text.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, text)| plain(text)).into_iter().collect()
+    let mut by_answers: Vec<(&Asked<'_>, f64, String)> = asked
+        .iter()
+        .filter_map(|cousin| by_answers(cousin).map(|(loss, text)| (cousin, loss, text)))
+        .collect();
+    by_answers.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let told: Vec<Option<usize>> = by_answers.iter().map(|(cousin, ..)| cousin.index).collect();
+    // Text stands in where answers show nothing by language: of the cousin that it moved most, the others are much alike.
+    let by_text = comparison.quants.iter().enumerate().filter(|(index, _)| !told.contains(&Some(*index)));
+    let by_text = by_text.filter_map(|(_, quant)| by_text_of(comparison, quant));
+    let by_text = by_text.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, text)| text);
+    by_answers.into_iter().take(NAMED).map(|(.., text)| text).chain(by_text).map(plain).collect()
 }
 
 /// "Q2_K: Arabic, Hindi and Greek lost most (−31, −25 and −20 points); a loss is shown in 7 of 9 languages": the
@@ -73,7 +75,7 @@ struct OnText {
 
 /// "Q2_K moved furthest in Arabic, Hindi and Greek (mean KL 0.31, 0.29 and 0.25 nats, against 0.050 in English)", with
 /// the first of these figures. Only where the interval of the first lies above that of the last.
-fn by_text(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, String)> {
+fn by_text_of(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, String)> {
     if is_identical(&quant.overall) {
         return None;
     }
@@ -121,7 +123,7 @@ fn by_text(comparison: &Comparison, quant: &QuantComparison) -> Option<(f64, Str
     Some((most.value, text))
 }
 
-/// "Q2_K: losses grow with digits in reasoning/sums: 1 digits 0 points, 2 digits −3 points, 4 digits −45 points", for
+/// "Q2_K: losses grow with digits in reasoning/sums: 1 digit 0 points, 2 digits −3 points, 4 digits −45 points", for
 /// the cousins that lose most.
 ///
 /// They grow where the interval of the largest loss, which is shown and not at the easiest level, lies wholly below that
@@ -251,11 +253,11 @@ mod tests {
             text_of(&comparison)
         };
         let text = set([0.0, -0.03, -0.2, -0.45, -0.3], 0.9);
-        let wanted = "polyglot6m-Q2_K: losses grow with digits in reasoning/sums: 1 digits 0 points, 2 digits −3.0 \
+        let wanted = "polyglot6m-Q2_K: losses grow with digits in reasoning/sums: 1 digit 0 points, 2 digits −3.0 \
                       points, 3 digits −20.0 points, 4 digits −45.0 points.";
         assert!(text.contains(wanted), "{text}");
         let text = set([0.0, -0.03, -0.03, -0.2, -0.45], 0.9);
-        assert!(text.contains("sums: 1 digits 0 points, 3 digits −3.0 points, 4 digits"), "{text}");
+        assert!(text.contains("sums: 1 digit 0 points, 3 digits −3.0 points, 4 digits"), "{text}");
         for (differences, base, why) in [
             ([-0.45; 5], 0.9, "the same at every level"),
             ([-0.4, -0.3, -0.2, -0.1, 0.0], 0.9, "it grows less"),
