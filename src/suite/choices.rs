@@ -1,12 +1,11 @@
 //! Choice questions of a suite's own: one JSON object per line, a context and options that continue it.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::lines;
-use super::question::{Answer, ChoiceOption, Metric, QuestionKind, Questions, Sample};
+use super::question::{Answer, ChoiceOption, Metric, QuestionKind, Questions};
 use crate::error::Result;
 
 /// How a line is written.
@@ -36,14 +35,14 @@ pub(super) fn parse(
         description: String::new(),
         target_delimiter: delimiter,
         fewshot_delimiter: "\n\n".to_owned(),
-        samples: lines::parse((path, bytes), level_unit, HELP, sample)?,
+        samples: lines::parse((path, bytes), level_unit, HELP, question)?,
         metrics: vec![Metric::Acc, Metric::AccNorm, Metric::AccBytes],
         filters: Vec::new(),
         left_out: Vec::new(),
     })
 }
 
-fn sample(record: Record) -> std::result::Result<Sample, String> {
+fn question(record: Record) -> std::result::Result<(String, Answer), String> {
     let distinct: BTreeSet<&str> = record.options.iter().map(|option| option.trim()).collect();
     if distinct.len() < 2 || distinct.len() != record.options.len() || distinct.contains("") {
         return Err("`options` must be at least two, all different and none empty".to_owned());
@@ -52,20 +51,8 @@ fn sample(record: Record) -> std::result::Result<Sample, String> {
         return Err(format!("`gold` is {}, but the options end at {}", record.gold, distinct.len() - 1));
     }
     let option = |text: String| ChoiceOption { normalizer: text.clone(), continuation: text, question: None };
-    Ok(Sample {
-        id: String::new(),
-        cluster: String::new(),
-        doc_id: 0,
-        level: None,
-        shots: Arc::from([]),
-        question: record.context,
-        answer_prefix: String::new(),
-        answer: Answer::Choice {
-            options: record.options.into_iter().map(option).collect(),
-            gold: vec![record.gold],
-        },
-        record: Value::Null,
-    })
+    let options = record.options.into_iter().map(option).collect();
+    Ok((record.context, Answer::Choice { options, gold: vec![record.gold] }))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 //! One JSON object per line, blank lines apart; each has an id of its own, and a `level` exactly where the task names a
 //! unit for it: a question without one would be missing from the figures by level, and nobody would see it.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::question::{Level, Sample};
+use super::question::{Answer, Level, Sample};
 use crate::error::{Error, Result};
 
 /// What every line may say beside its question.
@@ -18,8 +18,8 @@ struct Common {
     level: Option<u32>,
 }
 
-/// The samples of `bytes`, the content of the file `path`; `question` makes one of a line, or says what is wrong with
-/// it. Id, cluster, number, level and record are set here. `help` shows how a line is written.
+/// The samples of `bytes`, the content of the file `path`; `question` reads question and answer off a line, or
+/// says what is wrong with it. `help` shows how a line is written.
 ///
 /// # Errors
 /// Not UTF-8, no question, or a line that is none: the line is named.
@@ -27,7 +27,7 @@ pub(super) fn parse<R: DeserializeOwned>(
     (path, bytes): (&Path, &[u8]),
     level_unit: Option<&str>,
     help: &str,
-    question: impl Fn(R) -> std::result::Result<Sample, String>,
+    question: impl Fn(R) -> std::result::Result<(String, Answer), String>,
 ) -> Result<Vec<Sample>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::file(path, format!("not UTF-8 (byte {} of the file)", e.valid_up_to()), help))?;
@@ -47,14 +47,17 @@ pub(super) fn parse<R: DeserializeOwned>(
             (Some(_), None) => return Err(wrong("has a `level`, but the task no `level_unit`".to_owned())),
             (None, Some(_)) => return Err(wrong("has no `level`, but the task a `level_unit`".to_owned())),
         };
-        let sample = question(own).map_err(wrong)?;
+        let (question, answer) = question(own).map_err(wrong)?;
         samples.push(Sample {
             cluster: common.id.clone(),
             id: common.id,
             doc_id: samples.len(),
             level,
+            shots: Arc::from([]),
+            question,
+            answer_prefix: String::new(),
+            answer,
             record,
-            ..sample
         });
     }
     if samples.is_empty() {

@@ -4,14 +4,13 @@
 //! last match of the task's pattern in what it wrote, or, without a pattern, all of it but the white space around it;
 //! it is right if it equals one of the record's answers to the letter. Where the pattern finds nothing the answer is wrong.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::lines;
 use super::question::{
-    Answer, Filter, FilterStep, GenerationSettings, Metric, QuestionKind, Questions, Sample, TextComparison,
+    Answer, Filter, FilterStep, GenerationSettings, Metric, QuestionKind, Questions, TextComparison,
 };
 use super::score::Pattern;
 use crate::error::Result;
@@ -66,7 +65,7 @@ pub(super) fn check_pattern(pattern: &str) -> std::result::Result<(), String> {
 /// # Errors
 /// Not UTF-8, no record, or a line that is none: the line is named.
 pub(super) fn parse(path: &Path, bytes: &[u8], writing: Writing) -> Result<Questions> {
-    let samples = lines::parse((path, bytes), writing.level_unit.as_deref(), HELP, sample)?;
+    let samples = lines::parse((path, bytes), writing.level_unit.as_deref(), HELP, question)?;
     let step = match writing.answer_pattern {
         Some(pattern) => FilterStep::Regex { pattern, group_select: -1, fallback: NOTHING.to_owned() },
         None => FilterStep::RemoveWhitespace,
@@ -88,7 +87,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], writing: Writing) -> Result<Quest
     })
 }
 
-fn sample(record: Record) -> std::result::Result<Sample, String> {
+fn question(record: Record) -> std::result::Result<(String, Answer), String> {
     let answers = match record.answer {
         Answers::One(answer) => vec![answer],
         Answers::Several(answers) => answers,
@@ -105,17 +104,7 @@ fn sample(record: Record) -> std::result::Result<Sample, String> {
     if answers.iter().any(|answer| answer == NOTHING) {
         return Err(format!("`answer` is `{NOTHING}`, which stands for an answer that was not found"));
     }
-    Ok(Sample {
-        id: String::new(),
-        cluster: String::new(),
-        doc_id: 0,
-        level: None,
-        shots: Arc::from([]),
-        question: record.prompt,
-        answer_prefix: String::new(),
-        answer: Answer::Generation(answers),
-        record: Value::Null,
-    })
+    Ok((record.prompt, Answer::Generation(answers)))
 }
 
 #[cfg(test)]

@@ -40,6 +40,47 @@ pub(super) trait Coded {
     fn stored(scale: Self::Scale) -> StoredScale;
 }
 
+/// The plainest of them: codes are multiples of one float, which a file holds as it is. All `#[inline(always)]`.
+trait Multiples {
+    /// What the group's values are counted in.
+    fn scale(&self, group: &[f32]) -> f32;
+
+    /// As [`Coded::code`].
+    fn code(&self, x: f32, scale: f32) -> f32;
+
+    /// As [`Coded::bits`].
+    fn bits(code: f32, x: f32) -> u8;
+}
+
+impl<M: Multiples> Coded for M {
+    type Scale = f32;
+
+    #[inline(always)]
+    fn scale(&self, group: &[f32]) -> f32 {
+        Multiples::scale(self, group)
+    }
+
+    #[inline(always)]
+    fn code(&self, x: f32, scale: f32) -> f32 {
+        Multiples::code(self, x, scale)
+    }
+
+    #[inline(always)]
+    fn value(&self, code: f32, scale: f32) -> f32 {
+        code * scale
+    }
+
+    #[inline(always)]
+    fn bits(code: f32, x: f32) -> u8 {
+        <M as Multiples>::bits(code, x)
+    }
+
+    #[inline(always)]
+    fn stored(scale: f32) -> StoredScale {
+        StoredScale { scale, zero: 0 }
+    }
+}
+
 /// A group's scale as a file holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct StoredScale {
@@ -185,9 +226,7 @@ pub(super) struct Symmetric {
     pub(super) bits: u32,
 }
 
-impl Coded for Symmetric {
-    type Scale = f32;
-
+impl Multiples for Symmetric {
     #[inline(always)]
     fn scale(&self, group: &[f32]) -> f32 {
         let (low, high) = range(self.bits);
@@ -201,18 +240,8 @@ impl Coded for Symmetric {
     }
 
     #[inline(always)]
-    fn value(&self, code: f32, scale: f32) -> f32 {
-        code * scale
-    }
-
-    #[inline(always)]
     fn bits(code: f32, _: f32) -> u8 {
         integer(code)
-    }
-
-    #[inline(always)]
-    fn stored(scale: f32) -> StoredScale {
-        StoredScale { scale, zero: 0 }
     }
 }
 
@@ -294,9 +323,7 @@ pub(super) struct E4m3 {
     pub(super) amax: Option<f32>,
 }
 
-impl Coded for E4m3 {
-    type Scale = f32;
-
+impl Multiples for E4m3 {
     #[inline(always)]
     fn scale(&self, group: &[f32]) -> f32 {
         let amax = match self.amax {
@@ -312,18 +339,8 @@ impl Coded for E4m3 {
     }
 
     #[inline(always)]
-    fn value(&self, code: f32, scale: f32) -> f32 {
-        code * scale
-    }
-
-    #[inline(always)]
     fn bits(code: f32, x: f32) -> u8 {
         e4m3_code(code.copysign(x))
-    }
-
-    #[inline(always)]
-    fn stored(scale: f32) -> StoredScale {
-        StoredScale { scale, zero: 0 }
     }
 }
 
@@ -383,9 +400,7 @@ impl Coded for Nvfp4 {
 /// E2M1 with a power of two for scale.
 pub(super) struct Mxfp4;
 
-impl Coded for Mxfp4 {
-    type Scale = f32;
-
+impl Multiples for Mxfp4 {
     #[inline(always)]
     fn scale(&self, group: &[f32]) -> f32 {
         power_of_two_scale(amax(group), 2)
@@ -397,27 +412,15 @@ impl Coded for Mxfp4 {
     }
 
     #[inline(always)]
-    fn value(&self, code: f32, scale: f32) -> f32 {
-        code * scale
-    }
-
-    #[inline(always)]
     fn bits(code: f32, x: f32) -> u8 {
         e2m1_code(code.copysign(x))
-    }
-
-    #[inline(always)]
-    fn stored(scale: f32) -> StoredScale {
-        StoredScale { scale, zero: 0 }
     }
 }
 
 /// E4M3 with a power of two for scale.
 pub(super) struct Mxfp8;
 
-impl Coded for Mxfp8 {
-    type Scale = f32;
-
+impl Multiples for Mxfp8 {
     #[inline(always)]
     fn scale(&self, group: &[f32]) -> f32 {
         power_of_two_scale(amax(group), 8)
@@ -429,18 +432,8 @@ impl Coded for Mxfp8 {
     }
 
     #[inline(always)]
-    fn value(&self, code: f32, scale: f32) -> f32 {
-        code * scale
-    }
-
-    #[inline(always)]
     fn bits(code: f32, x: f32) -> u8 {
         e4m3_code(code.copysign(x))
-    }
-
-    #[inline(always)]
-    fn stored(scale: f32) -> StoredScale {
-        StoredScale { scale, zero: 0 }
     }
 }
 
