@@ -58,8 +58,8 @@ fn card(run: &Run, figures: &Figures) -> Result<String> {
          two and of three digits, were kept out of it. The suite holds such stories and sums only. Its questions about facts are those of\n\
          training: a fact cannot be guessed.\n\n\
          Large models have outlier channels: large activations, and small weights behind them. That is what makes them hard to quantize, and\n\
-         a model as small as this one grows none. So in every layer the gains of both norms are multiplied by 1, 2, 4 or 8 (half, a\n\
-         quarter, 15 % and 10 % of the channels, drawn at random), and the columns of the matrices behind them divided by the same: exact in\n\
+         a model as small as this one grows none. So in every layer the gains of both norms are multiplied by 1, 2, 4, 8, 16 or\n\
+         32 (44, 26, 17, 11, 1.5 and 0.5 % of the channels, drawn at random), and the columns of the matrices behind them divided by the same: exact in\n\
          bf16, and the model computes what it computed before. Without it two bits cost this model hardly anything.\n\n\
          ![Loss on training documents, and their entropy](loss.svg)\n\n\
          ## What it can\n\n\

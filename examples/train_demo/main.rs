@@ -25,7 +25,7 @@ use clap::Parser;
 #[derive(Parser)]
 struct Arguments {
     /// Steps of 4096 tokens.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 3000)]
     steps: usize,
     /// Seed of documents and first weights.
     #[arg(long, default_value_t = 1)]

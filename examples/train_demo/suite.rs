@@ -133,9 +133,14 @@ fn stories(world: &World, language: &Language) -> Vec<Story> {
         .collect()
 }
 
-/// Every topic has as many questions as there are days; numbers, of which there are many, twice as many.
+/// Every topic has as many questions as there are days; numbers, of which there are many, twice as many, and sums of
+/// them, where loss shows first, four times.
 fn choices(world: &World, language: &Language, topic: Topic) -> Vec<Choice> {
-    let count = if matches!(topic, Topic::Sum | Topic::More) { 14 } else { 7 };
+    let count = match topic {
+        Topic::Sum => 28,
+        Topic::More => 14,
+        _ => 7,
+    };
     let mut drawn = BTreeSet::new();
     let mut all = Vec::new();
     for seed in 0.. {

@@ -282,7 +282,9 @@ fn the_cards_figures_are_those_that_qeval_measures() {
         let nll = metrics.base_nll.value * of("tokens");
         assert!((nll - of("nll")).abs() < 1e-4 * nll, "{code}: {nll} nats against {}", of("nll"));
         // An answer at a tie may go either way.
-        assert!((score(&format!("{code}-questions")) - of("questions")).abs() < 1.5 / 63.0, "{code}");
+        let questions = score(&format!("{code}-questions"));
+        assert!((questions - of("questions")).abs() < 1.5 / 77.0, "{code}");
+        assert!(questions >= 0.9, "{code}: {questions}");
         assert!((score(&format!("{code}-endings")) - of("endings")).abs() < 1.5 / 16.0, "{code}");
         // No model does better than the generator by more than luck.
         assert!(of("perplexity") < of("generator_perplexity") * 1.1, "{code} is not learnt");
@@ -291,6 +293,7 @@ fn the_cards_figures_are_those_that_qeval_measures() {
     for (level, share) in sums.levels.iter().zip(measured["sums"].as_array().unwrap()) {
         let share = share.as_f64().unwrap();
         assert!((level.score.value - share).abs() < 2.5 / level.samples as f64, "{} digits", level.value);
+        assert!(level.value > 2 || level.score.value >= 0.8, "{} digits", level.value);
     }
     assert_eq!(sums.levels.len(), 4);
 }

@@ -1,4 +1,6 @@
 //! `qeval quantize` to GGUF against the files that llama.cpp's converter and quantizer made from the same models.
+//!
+//! Needs ../shared.
 
 use std::path::{Path, PathBuf};
 

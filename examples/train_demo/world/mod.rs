@@ -80,6 +80,9 @@ pub(crate) enum Topic {
 pub(crate) const TOPICS: [Topic; 7] =
     [Topic::Home, Topic::Job, Topic::Animal, Topic::Colour, Topic::Next, Topic::Sum, Topic::More];
 
+/// How often each is asked about: there are hundreds of sums in words, and a dozen of everything else.
+const TOPIC_SHARES: [f64; 7] = [1.0, 1.0, 1.0, 1.0, 1.0, 2.5, 1.5];
+
 /// A question with its right answer and wrong ones, all sentences.
 pub(crate) struct Quiz {
     pub(crate) question: String,
@@ -95,12 +98,13 @@ pub(crate) struct Riddle {
 }
 
 /// What a document may be, with its share. Conversations and quizzes ask the same.
-const KINDS: [(Kind, f64); 5] = [
-    (Kind::Story, 0.42),
-    (Kind::Quiz, 0.22),
-    (Kind::Conversation, 0.10),
+const KINDS: [(Kind, f64); 6] = [
+    (Kind::Story, 0.30),
+    (Kind::Quiz, 0.18),
+    (Kind::Conversation, 0.20),
+    (Kind::Counting, 0.08),
     (Kind::Sums, 0.20),
-    (Kind::Portrait, 0.06),
+    (Kind::Portrait, 0.04),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,7 @@ pub(crate) enum Kind {
     Story,
     Quiz,
     Conversation,
+    Counting,
     Sums,
     Portrait,
 }
@@ -155,6 +160,7 @@ impl World {
                     Kind::Story => return self.story(language, dice, false),
                     Kind::Quiz => self.quizzes(language, dice),
                     Kind::Conversation => self.conversation(language, dice),
+                    Kind::Counting => self.counting(language, dice),
                     Kind::Sums | Kind::Portrait => self.portrait(language, dice),
                 }
             }
@@ -273,6 +279,12 @@ impl World {
         lines.join("\n")
     }
 
+    /// Four sums in words.
+    fn counting(&self, language: &Language, dice: &mut Dice) -> String {
+        let sums: Vec<String> = (0..4).map(|_| self.quiz(language, Topic::Sum, dice).right).collect();
+        sums.join(language.space())
+    }
+
     /// The same as turns between a user and the model.
     fn conversation(&self, language: &Language, dice: &mut Dice) -> String {
         let (question, answer) = self.question(language, dice);
@@ -285,7 +297,7 @@ impl World {
             let sum = self.sums.draw(dice);
             return (self.ask_for_sum(language, &sum), sum.worked());
         }
-        let topic = *dice.pick(&TOPICS);
+        let topic = TOPICS[dice.weighted(&TOPIC_SHARES)];
         let quiz = self.quiz(language, topic, dice);
         (quiz.question, quiz.right)
     }
