@@ -5,7 +5,8 @@
 //! 2·⌈n_vocab/2⌉ + 4 u16: f32 scale, f32 minimum, n_vocab codes; ln p = scale·code + minimum.
 //! The file clips: everything more than 16 nats below the largest logit is stored as that floor, and
 //! 65 536 steps share the rest. llama.cpp leaves entries at the floor out of its sums; here they are read
-//! as another 16 nats lower, where they carry no mass either but keep the reverse KL finite.
+//! as another 16 nats lower, where they carry no mass either but keep the reverse KL finite. The target alone is read as
+//! it is stored, as llama.cpp does: its nll is the floor's, the least that it can have been.
 
 use std::{ops::Range, path::Path};
 
@@ -92,21 +93,12 @@ impl LogitsFile {
     /// # Errors
     /// A token id outside the file's own vocabulary.
     pub fn requests(&self, bos: Option<u32>) -> Result<Vec<Request>> {
-        let token = |index: usize| -> Result<u32> {
-            let at = HEADER_BYTES + 4 * index;
-            let word = self.file.bytes().get(at..at + 4).and_then(|word| word.try_into().ok());
-            let id = word.map_or(u32::MAX, u32::from_le_bytes);
-            if id as usize >= self.vocab_size {
-                let problem = format!("token {index} is {id}, outside its vocabulary of {}", self.vocab_size);
-                return Err(Error::file(self.path(), problem, "the file is damaged: write it again"));
-            }
-            Ok(id)
-        };
         let scored = self.n_ctx / 2 + 1..self.n_ctx;
         (0..self.chunks)
             .map(|chunk| {
-                let mut tokens =
-                    (0..self.n_ctx).map(|i| token(chunk * self.n_ctx + i)).collect::<Result<Vec<_>>>()?;
+                let mut tokens = (0..self.n_ctx)
+                    .map(|i| self.token(chunk * self.n_ctx + i))
+                    .collect::<Result<Vec<_>>>()?;
                 if let Some(bos) = bos {
                     tokens[0] = bos;
                 }
@@ -144,17 +136,29 @@ impl LogitsFile {
         };
         let float = |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (scale, minimum) = (float(0), float(4));
+        let own = self.token(window * self.n_ctx + target)?;
         let codes = &bytes[RECORD_HEADER_BYTES + 2 * ids.start..RECORD_HEADER_BYTES + 2 * ids.end];
         // A record that spans less was not clipped: its lowest entry is a true value.
         let clipped = scale * f32::from(u16::MAX) > CLIP_NATS * 0.999;
-        for (out, code) in out.iter_mut().zip(codes.as_chunks::<2>().0) {
+        for ((id, out), code) in ids.zip(out.iter_mut()).zip(codes.as_chunks::<2>().0) {
             let code = u16::from_le_bytes(*code);
             *out = scale * f32::from(code) + minimum;
-            if clipped && code == 0 {
+            if clipped && code == 0 && id != own as usize {
                 *out -= CLIP_NATS;
             }
         }
         Ok(())
+    }
+
+    fn token(&self, index: usize) -> Result<u32> {
+        let at = HEADER_BYTES + 4 * index;
+        let word = self.file.bytes().get(at..at + 4).and_then(|word| word.try_into().ok());
+        let id = word.map_or(u32::MAX, u32::from_le_bytes);
+        if id as usize >= self.vocab_size {
+            let problem = format!("token {index} is {id}, outside its vocabulary of {}", self.vocab_size);
+            return Err(Error::file(self.path(), problem, "the file is damaged: write it again"));
+        }
+        Ok(id)
     }
 
     fn records_per_chunk(&self) -> usize {

@@ -11,7 +11,8 @@ const N_CTX: usize = 128;
 const CHUNKS: usize = 12;
 
 /// Writes the file as llama.cpp's `perplexity.cpp` does: 16 nats below the best are the floor, 65 535 steps above it.
-fn write_logits(path: &Path, model: &Path, text: &str) -> usize {
+/// Returns the mean nll of the targets, none counted as more than the floor, and how many are beyond it.
+fn write_logits(path: &Path, model: &Path, text: &str) -> (f64, usize) {
     let checkpoint = Checkpoint::open(model).unwrap();
     let config = checkpoint.config().unwrap().unwrap();
     let vocabulary = config.vocab_size;
@@ -25,14 +26,18 @@ fn write_logits(path: &Path, model: &Path, text: &str) -> usize {
     put(b"_logits_");
     [N_CTX, vocabulary, CHUNKS].iter().for_each(|n| put(&(*n as i32).to_le_bytes()));
     tokens.iter().for_each(|id| put(&(*id as i32).to_le_bytes()));
+    let (mut nll, mut beyond) = (0.0, 0);
     for window in tokens.chunks(N_CTX) {
         let mut window = window.to_vec();
         window[0] = tokenizer.bos().unwrap();
         let logits = trace::trace(&decoder, &window).unwrap().logits.to_vec2::<f32>().unwrap();
-        for row in &logits[N_CTX / 2..N_CTX - 1] {
+        for (row, target) in logits[N_CTX / 2..N_CTX - 1].iter().zip(&window[N_CTX / 2 + 1..]) {
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let min = row.iter().copied().fold(f32::INFINITY, f32::min).max(max - 16.0);
             let log_sum = row.iter().map(|z| f64::from(z - max).exp()).sum::<f64>().ln() as f32;
+            let below = f64::from(max - row[*target as usize]);
+            nll += below.min(16.0) + f64::from(log_sum);
+            beyond += usize::from(below > 16.0);
             let scale = (max - min) / 65_535.0;
             put(&scale.to_le_bytes());
             put(&(min - max - log_sum).to_le_bytes());
@@ -45,7 +50,7 @@ fn write_logits(path: &Path, model: &Path, text: &str) -> usize {
             }
         }
     }
-    tokens.len()
+    (nll / (CHUNKS * (N_CTX - N_CTX / 2 - 1)) as f64, beyond)
 }
 
 #[test]
@@ -56,7 +61,8 @@ fn a_logits_file_stands_in_for_its_model() {
     let logits = out.path().join("base.logits");
     let base = demo_weights();
     let quants = ["q8_0", "q4_0", "bf16"].map(demo_cousin);
-    write_logits(&logits, &base, &text);
+    let (clipped_nll, beyond) = write_logits(&logits, &base, &text);
+    assert!(beyond > 0, "some targets are beyond what the file can say");
     let from_file = compare(&logits, &quants, &[]);
     let (window, windows) = (N_CTX.to_string(), CHUNKS.to_string());
     let from_model = compare(
@@ -85,7 +91,8 @@ fn a_logits_file_stands_in_for_its_model() {
         assert_eq!(file.scored_tokens, model.scored_tokens);
         assert!((file.quant_nll.value - model.quant_nll.value).abs() < 1e-12, "the quant itself is the same");
         // 16 bits over 16 nats: the file's own noise, of the order of 1e-5 nats.
-        assert!((file.base_nll.value - model.base_nll.value).abs() < 1e-4);
+        assert!((file.base_nll.value - clipped_nll).abs() < 1e-4);
+        assert!(file.base_nll.value < model.base_nll.value, "no target counts as worse than it is");
         assert!((file.kl_divergence.mean.value - model.kl_divergence.mean.value).abs() < 5e-5);
         assert!((file.top1_agreement.value - model.top1_agreement.value).abs() < 2e-3);
         assert!(file.base_bits_per_byte.is_none(), "the text is not in the file");

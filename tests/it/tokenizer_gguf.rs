@@ -9,7 +9,6 @@ use qeval::error::Error;
 use qeval::tokenizer::gguf::{BuiltTokenizer, GgufVocabulary, build};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::time::{Duration, Instant};
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer};
 
 /// Separator of llama.cpp's `*.gguf.inp` (tests/test-tokenizer-0.cpp).
@@ -115,24 +114,6 @@ fn vocabularies_without_recorded_ids_build_and_say_what_was_assumed() {
         2,
         "nothing merges across a byte that is left out"
     );
-}
-
-#[test]
-fn building_takes_less_than_half_a_second() {
-    let Some(folder) = shared("data/llama.cpp-vocab") else { return };
-    for (name, tokens) in [("deepseek-llm", 102_400), ("baichuan", 64_000)] {
-        let path = folder.join(format!("ggml-vocab-{name}.gguf"));
-        let vocabulary = read(&path);
-        assert_eq!(vocabulary.tokens.len(), tokens);
-        let fastest = (0..3).map(|_| {
-            let start = Instant::now();
-            build(&path, &vocabulary).unwrap();
-            start.elapsed()
-        });
-        // An unoptimized build is several times slower.
-        let limit = Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 500 });
-        assert!(fastest.min().unwrap() < limit, "{name}");
-    }
 }
 
 #[test]
