@@ -213,6 +213,8 @@ fn quant(index: usize) -> QuantComparison {
                 cumulative: Some(errors(&mut dice)),
                 injected: Some(errors(&mut dice)),
                 cka: None,
+                router_agreement: None,
+                injected_router_agreement: None,
             })
             .collect(),
         linears: (0..LAYERS)

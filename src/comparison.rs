@@ -415,6 +415,13 @@ pub struct LayerComparison {
     pub injected: Option<LayerErrors>,
     /// Debiased linear CKA in place of the errors, for cousins of another depth or width.
     pub cka: Option<f64>,
+    /// Share of probed tokens that go through the same experts on both sides, each on its own input. Absent where a
+    /// layer has no experts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_agreement: Option<f64>,
+    /// The same with the quant's layer on base's input: what its own error changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injected_router_agreement: Option<f64>,
 }
 
 /// Divergence of one linear layer's output.

@@ -195,7 +195,7 @@ impl Base {
             .iter()
             .map(|(name, shape)| checkpoint.weight(&config, name, shape))
             .collect::<Result<Vec<_>>>()?;
-        if let Some(stray) = checkpoint.unused_layer_tensors(&weights).first() {
+        if let Some(stray) = checkpoint.unused_layer_tensors(&config, &weights).first() {
             let problem =
                 format!("is not part of a {} as its config describes it", config.architecture.name());
             let help = "the file computes something else than its config says; it would be lost";

@@ -1,201 +1,417 @@
-//! What a checkpoint says about its own architecture: Hugging Face's
-//! `config.json` or a GGUF's metadata, both read into one [`ModelConfig`].
+//! What a decoder computes, as data: a stream of hidden states, and layers of a mixer and a feed-forward block each.
 //!
-//! Field names are Hugging Face's. Whatever would change the computation and is
-//! not implemented is refused by name; nothing is guessed.
+//! Whatever file says it, in whatever spelling: `architectures` reads Hugging Face's `config.json` and a GGUF's
+//! metadata into one [`ModelConfig`], and `model` builds the decoder from it. Field names are Hugging Face's where it
+//! has one. Nothing here is guessed: what would change the computation and is not implemented is refused by name.
+
+pub(super) mod gguf;
+pub(super) mod keys;
+pub(super) mod rope;
 
 use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::gguf::Metadata;
+pub use self::rope::{RopeConfig, RopeScaling};
+use super::architectures::{self, Architecture};
 use crate::error::{Error, Result};
 
-/// A decoder family that this program can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// `LlamaForCausalLM`, GGUF `llama`.
-    Llama,
-    /// `Qwen2ForCausalLM`, GGUF `qwen2`: biases on q, k and v.
-    Qwen2,
-}
-
-impl Architecture {
-    /// All of them, with Hugging Face's class name, its `model_type` and GGUF's name.
-    pub const ALL: &'static [(Architecture, &'static str, &'static str, &'static str)] = &[
-        (Architecture::Llama, "LlamaForCausalLM", "llama", "llama"),
-        (Architecture::Qwen2, "Qwen2ForCausalLM", "qwen2", "qwen2"),
-    ];
-
-    /// Hugging Face's class name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.0 == self).map_or("", |row| row.1)
-    }
-}
-
-/// Everything the decoder needs to know, whatever file it came from.
+/// Everything the decoder needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The family.
-    pub architecture: Architecture,
+    pub architecture: &'static Architecture,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Decoder layers.
-    pub num_hidden_layers: usize,
+    /// Rows of embedding and head.
+    pub vocab_size: usize,
+    /// Longest context the model was trained for.
+    pub max_position_embeddings: usize,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Every norm over the width of the residual stream.
+    pub norm: NormConfig,
+    /// Rows of a learned embedding of positions, added to the tokens'; `None` where there is none.
+    pub learned_positions: Option<usize>,
+    /// Factor on the embedding of a token.
+    pub embedding_multiplier: f64,
+    /// What logits are divided by.
+    pub logits_divisor: f64,
+    /// c of c·tanh(logit/c), after the division.
+    pub logits_softcap: Option<f64>,
+    /// Rotary embeddings that layers refer to by index.
+    pub ropes: Vec<RopeConfig>,
+    /// First to last.
+    pub layers: Vec<LayerConfig>,
+    /// Layers that a file may hold beyond those: they predict further tokens, and no pass goes through them.
+    pub num_nextn_predict_layers: usize,
+}
+
+/// A norm: x/√(mean(x²) + ε)·w, or with mean and bias.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// Which.
+    pub kind: NormKind,
+    /// ε.
+    pub eps: f64,
+}
+
+/// Kinds of norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square.
+    Rms,
+    /// Mean and variance, with weight and bias (Ba et al. 2016).
+    Layer,
+}
+
+/// One decoder layer.
+///
+/// x′ = x + r·post(mixer(pre(x))), then x′ + r·post(feed_forward(pre(x′))); where `parallel`, both read x and are added
+/// together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerConfig {
+    /// What mixes positions.
+    pub mixer: Mixer,
+    /// What mixes channels.
+    pub feed_forward: FeedForward,
+    /// Which norms stand where.
+    pub norms: Norms,
+    /// Whether both blocks read the layer's input.
+    pub parallel: bool,
+    /// r, on what is added to the residual stream.
+    pub residual_multiplier: f64,
+}
+
+/// Where a layer has norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Norms {
+    /// On the mixer's input.
+    pub input: bool,
+    /// On the mixer's output, before it is added.
+    pub post_mixer: bool,
+    /// On the feed-forward block's input.
+    pub pre_feed_forward: bool,
+    /// On its output, before it is added.
+    pub post_feed_forward: bool,
+}
+
+impl Norms {
+    /// On the inputs, as in Llama.
+    pub const PRE: Norms =
+        Norms { input: true, post_mixer: false, pre_feed_forward: true, post_feed_forward: false };
+    /// On the outputs, as in OLMo 2.
+    pub const POST: Norms =
+        Norms { input: false, post_mixer: true, pre_feed_forward: false, post_feed_forward: true };
+    /// On both, as in Gemma 2.
+    pub const BOTH: Norms =
+        Norms { input: true, post_mixer: true, pre_feed_forward: true, post_feed_forward: true };
+}
+
+/// What mixes positions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// softmax(q·kᵀ)·v with grouped heads.
+    Attention(Attention),
+    /// The same with keys and values from a narrow latent: MLA (DeepSeek-V2, arXiv 2405.04434).
+    LatentAttention(LatentAttention),
+    /// A linear recurrence without a cache that grows: gated delta net (arXiv 2412.06464).
+    GatedDeltaNet(GatedDeltaNet),
+}
+
+/// Softmax attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
     /// Query heads.
     pub num_attention_heads: usize,
     /// Key and value heads; divides `num_attention_heads`.
     pub num_key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Rows of embedding and head.
-    pub vocab_size: usize,
-    /// Longest context the model was trained for.
-    pub max_position_embeddings: usize,
-    /// ε of every RMS norm.
-    pub rms_norm_eps: f64,
-    /// Whether the head is the embedding.
-    pub tie_word_embeddings: bool,
     /// Biases on q, k and v.
-    pub attention_bias: bool,
-    /// Bias on the attention's output projection.
-    pub attention_output_bias: bool,
-    /// Biases on gate, up and down.
-    pub mlp_bias: bool,
-    /// Rotary embedding.
-    pub rope: RopeConfig,
+    pub bias: bool,
+    /// Bias on the output projection.
+    pub output_bias: bool,
+    /// Norms of queries and keys, before the rotation.
+    pub qk_norm: Option<QkNorm>,
+    /// Which of [`ModelConfig::ropes`] rotates queries and keys; `None`: no rotation.
+    pub rope: Option<usize>,
+    /// Factor on q·k.
+    pub scale: f64,
+    /// c of c·tanh(score/c), after scaling.
+    pub softcap: Option<f64>,
+    /// A query sees itself and so many positions less one before it; `None`: all before it.
+    pub window: Option<usize>,
+    /// One more logit per head that takes weight and gives nothing.
+    pub sinks: bool,
+    /// Whether the mixture is multiplied by σ of a gate that the input makes, element by element.
+    pub output_gate: bool,
 }
 
-/// Rotary position embedding.
+/// Over what queries and keys are normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, with one weight for all heads.
+    Head,
+    /// The whole projection.
+    Projection,
+}
+
+/// Attention whose keys and values are made from one latent vector per position.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    /// Base of the geometric sequence of frequencies.
-    pub theta: f64,
-    /// How frequencies are changed for contexts longer than trained.
-    pub scaling: RopeScaling,
+pub struct LatentAttention {
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Width of the queries' latent; `None`: queries come straight from the input.
+    pub q_lora_rank: Option<usize>,
+    /// Width of the latent of keys and values.
+    pub kv_lora_rank: usize,
+    /// Width of a head's query and key without rotation.
+    pub qk_nope_head_dim: usize,
+    /// Width of the rotated part, whose key is shared by all heads.
+    pub qk_rope_head_dim: usize,
+    /// Width of a head's value.
+    pub v_head_dim: usize,
+    /// Whether a file's rows of what is rotated come in pairs.
+    pub rope_interleave: bool,
+    /// Biases on the projections down and on the output.
+    pub bias: bool,
+    /// ε of the norms of the latents.
+    pub latent_norm_eps: f64,
+    /// Which of [`ModelConfig::ropes`] rotates.
+    pub rope: usize,
+    /// Factor on q·k.
+    pub scale: f64,
 }
 
-/// Frequency scaling, as Hugging Face's `rope_type` (definitions: transformers' `modeling_rope_utils`).
+/// A gated delta net: per head S ← e^g·S; S ← S + k·(β·(v − kᵀS))ᵀ; the output is qᵀS.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// None.
-    Default,
-    /// Every frequency divided by `factor`.
-    Linear {
-        /// Divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided, high ones kept, a ramp in between.
-    Llama3 {
-        /// Divisor of low frequencies.
-        factor: f64,
-        /// Wavelengths above original length / this are divided.
-        low_freq_factor: f64,
-        /// Wavelengths below original length / this are kept.
-        high_freq_factor: f64,
-        /// Context length before scaling.
-        original_max_position_embeddings: f64,
-    },
-    /// YaRN (arXiv 2309.00071).
-    Yarn {
-        /// Divisor of low frequencies.
-        factor: f64,
-        /// Rotations above which a frequency is kept.
-        beta_fast: f64,
-        /// Rotations below which a frequency is divided.
-        beta_slow: f64,
-        /// Context length before scaling.
-        original_max_position_embeddings: f64,
-        /// Factor on cos and sin.
-        attention_factor: f64,
-        /// Whether the ramp's ends are rounded to whole dimensions.
-        truncate: bool,
-    },
-    /// Divisors, one per frequency, as llama.cpp stores Llama 3's in `rope_freqs.weight`.
-    Divisors {
-        /// `head_dim / 2` positive values.
-        divisors: Vec<f32>,
-    },
+pub struct GatedDeltaNet {
+    /// Heads of queries and keys; divides the value heads.
+    pub num_key_heads: usize,
+    /// Heads of values.
+    pub num_value_heads: usize,
+    /// Width of a query and a key.
+    pub key_head_dim: usize,
+    /// Width of a value.
+    pub value_head_dim: usize,
+    /// Positions that the convolution before it sees.
+    pub conv_kernel_dim: usize,
 }
 
-/// A file's config with typed access and errors that name the key.
-struct Keys<'a> {
-    path: &'a Path,
-    json: &'a Json,
+/// What mixes channels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedForward {
+    /// One MLP.
+    Mlp(Mlp),
+    /// Some of many MLPs, chosen per token.
+    Experts(Experts),
 }
 
-impl<'a> Keys<'a> {
-    fn get(&self, key: &str) -> Option<&'a Json> {
-        self.json.get(key).filter(|value| !value.is_null())
-    }
+/// down(act(gate(x))·up(x)), or down(act(up(x))) without a gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mlp {
+    /// Width in between.
+    pub intermediate_size: usize,
+    /// act.
+    pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// Biases.
+    pub bias: bool,
+}
 
-    fn problem(&self, key: &str, problem: impl Into<String>, help: impl Into<String>) -> Error {
-        Error::key(self.path, key, problem, help)
-    }
+/// Functions between the matrices of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// x·σ(x).
+    Silu,
+    /// x·Φ(x).
+    Gelu,
+    /// The same with tanh in Φ's place, √(2/π)·(x + 0.044715·x³).
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+    /// g·σ(1.702·g)·(u + 1) with g at most 7 and u between −7 and 7 (gpt-oss).
+    ClampedSwiglu,
+}
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => match value.as_f64().filter(|x| x.is_finite()) {
-                Some(x) => Ok(Some(x)),
-                None => Err(self.problem(key, format!("{value} is not a finite number"), "correct the file")),
-            },
-        }
-    }
+/// A mixture of experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// How many there are.
+    pub num_experts: usize,
+    /// How many a token goes through.
+    pub num_experts_per_tok: usize,
+    /// Each of them.
+    pub expert: Mlp,
+    /// How the router scores them.
+    pub scoring: Scoring,
+    /// Whether the weights of the chosen are divided by their sum.
+    pub norm_topk_prob: bool,
+    /// Factor on the weights.
+    pub routed_scaling_factor: f64,
+    /// Experts come in groups, of which some are chosen first.
+    pub groups: Option<Groups>,
+    /// Whether a stored correction is added to the scores for the choice alone.
+    pub correction_bias: bool,
+    /// Whether the router has a bias.
+    pub router_bias: bool,
+    /// An MLP that every token goes through.
+    pub shared: Option<SharedExpert>,
+}
 
-    fn positive(&self, key: &str) -> Result<Option<f64>> {
-        match self.number(key)? {
-            Some(x) if x <= 0.0 => {
-                Err(self.problem(key, format!("{x} must be greater than zero"), "correct the file"))
+/// What a router makes of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// Softmax over the chosen.
+    SoftmaxOfChosen,
+    /// σ of each.
+    Sigmoid,
+}
+
+/// Groups of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How many.
+    pub n_group: usize,
+    /// How many may be chosen from.
+    pub topk_group: usize,
+    /// What a group is judged by: the sum of so many of its best scores.
+    pub best: usize,
+}
+
+/// An MLP beside the experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SharedExpert {
+    /// The MLP.
+    pub mlp: Mlp,
+    /// Whether it is multiplied by σ of a number that the input makes.
+    pub gated: bool,
+}
+
+/// What a KV cache holds of one position of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvWidths {
+    /// Heads that are cached.
+    pub heads: usize,
+    /// Width of a cached key.
+    pub key: usize,
+    /// Width of a cached value; 0 where it is part of the key (MLA's latent).
+    pub value: usize,
+}
+
+impl Mixer {
+    /// What a KV cache holds; `None` for a mixer that has none.
+    pub fn kv_widths(&self) -> Option<KvWidths> {
+        match self {
+            Mixer::Attention(attention) => Some(KvWidths {
+                heads: attention.num_key_value_heads,
+                key: attention.head_dim,
+                value: attention.head_dim,
+            }),
+            Mixer::LatentAttention(latent) => {
+                Some(KvWidths { heads: 1, key: latent.kv_lora_rank + latent.qk_rope_head_dim, value: 0 })
             }
-            other => Ok(other),
+            Mixer::GatedDeltaNet(_) => None,
         }
     }
+}
 
-    fn required_positive(&self, key: &str) -> Result<f64> {
-        self.positive(key)?.ok_or_else(|| self.missing(key))
+impl ModelConfig {
+    /// Decoder layers.
+    pub fn num_hidden_layers(&self) -> usize {
+        self.layers.len()
     }
 
-    fn count(&self, key: &str) -> Result<Option<usize>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-                Some(n) if (1..=MAX_COUNT).contains(&n) => Ok(Some(n)),
-                _ => Err(self.problem(
-                    key,
-                    format!("{value} is not a whole number between 1 and {MAX_COUNT}"),
-                    "correct the file",
-                )),
-            },
-        }
+    /// The first layer with softmax attention: the one that people mean by "heads".
+    pub fn attention(&self) -> Option<&Attention> {
+        self.layers.iter().find_map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            _ => None,
+        })
     }
 
-    fn required_count(&self, key: &str) -> Result<usize> {
-        self.count(key)?.ok_or_else(|| self.missing(key))
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Json::Bool(flag)) => Ok(Some(*flag)),
-            Some(value) => {
-                Err(self.problem(key, format!("{value} is not true or false"), "correct the file"))
+    /// What a reader wants to know first, as name and value.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![
+            ("num_hidden_layers", self.layers.len().to_string()),
+            ("hidden_size", self.hidden_size.to_string()),
+        ];
+        let mut once = |name: &'static str, values: Vec<String>| {
+            let mut distinct: Vec<&String> = Vec::new();
+            for value in &values {
+                if !distinct.contains(&value) {
+                    distinct.push(value);
+                }
             }
+            if !distinct.is_empty() {
+                let words: Vec<&str> = distinct.iter().map(|value| value.as_str()).collect();
+                facts.push((name, words.join(" or ")));
+            }
+        };
+        let layers = || self.layers.iter();
+        let attention = || {
+            layers().filter_map(|layer| match &layer.mixer {
+                Mixer::Attention(attention) => Some(attention),
+                _ => None,
+            })
+        };
+        let widths = layers().map(|layer| match &layer.feed_forward {
+            FeedForward::Mlp(mlp) => mlp.intermediate_size.to_string(),
+            FeedForward::Experts(experts) => format!("{} per expert", experts.expert.intermediate_size),
+        });
+        once("intermediate_size", widths.collect());
+        let experts = layers().filter_map(|layer| match &layer.feed_forward {
+            FeedForward::Experts(experts) => Some(format!(
+                "{} of {}{}",
+                experts.num_experts_per_tok,
+                experts.num_experts,
+                if experts.shared.is_some() { " and a shared one" } else { "" }
+            )),
+            FeedForward::Mlp(_) => None,
+        });
+        once("experts", experts.collect());
+        let latent = layers().filter_map(|layer| match &layer.mixer {
+            Mixer::LatentAttention(latent) => Some(latent),
+            _ => None,
+        });
+        let heads = attention().map(|a| a.num_attention_heads);
+        let heads = heads.chain(latent.clone().map(|l| l.num_attention_heads));
+        once("num_attention_heads", heads.map(|n| n.to_string()).collect());
+        once("num_key_value_heads", attention().map(|a| a.num_key_value_heads.to_string()).collect());
+        once("head_dim", attention().map(|a| a.head_dim.to_string()).collect());
+        once("kv_lora_rank", latent.map(|l| l.kv_lora_rank.to_string()).collect());
+        let windows: Vec<usize> = attention().filter_map(|a| a.window).collect();
+        if let Some(window) = windows.first() {
+            once("sliding_window", vec![format!("{window} in {} layers", windows.len())]);
         }
-    }
-
-    fn missing(&self, key: &str) -> Error {
-        self.problem(key, "is missing", "copy the complete config of the model beside the weights")
+        let linear = layers().filter(|layer| matches!(layer.mixer, Mixer::GatedDeltaNet(_))).count();
+        if linear > 0 {
+            once("gated delta net", vec![format!("in {linear} layers")]);
+        }
+        facts.push(("vocab_size", self.vocab_size.to_string()));
+        facts.push(("max_position_embeddings", self.max_position_embeddings.to_string()));
+        let ropes: Vec<String> = self.ropes.iter().map(RopeConfig::in_words).collect();
+        facts.push(("rope", if ropes.is_empty() { "none".to_owned() } else { ropes.join("; ") }));
+        facts.push(("tie_word_embeddings", self.tie_word_embeddings.to_string()));
+        facts
     }
 }
 
 /// Larger than any dimension of any published model; keeps products of two within 64 bits.
-const MAX_COUNT: usize = 1 << 28;
+pub(super) const MAX_COUNT: usize = 1 << 28;
 
 /// Deeper than any published model; names of weights are listed before the file is asked for them.
-const MAX_LAYERS: usize = 4096;
+pub(super) const MAX_LAYERS: usize = 4096;
+
+/// More rows than any matrix of a layer has, stacked experts included: orders of rows are listed before the file is asked.
+const MAX_ROWS: usize = 1 << 24;
+
+/// More experts than any published model has, for the same reason.
+const MAX_EXPERTS: usize = 4096;
 
 /// Reads Hugging Face's `config.json`, in today's spelling (`rope_parameters`) and the older one
 /// (`rope_theta`, `rope_scaling`).
@@ -203,308 +419,106 @@ const MAX_LAYERS: usize = 4096;
 /// # Errors
 /// Names the key that is missing, malformed, or asks for something not implemented.
 pub fn from_hugging_face(path: &Path, json: &Json) -> Result<ModelConfig> {
-    let keys = Keys { path, json };
-    let architecture = hugging_face_architecture(&keys)?;
-    refuse_other_graphs(&keys)?;
-    let num_attention_heads = keys.required_count("num_attention_heads")?;
-    let hidden_size = keys.required_count("hidden_size")?;
-    let biased = keys.flag("attention_bias")?.unwrap_or(false);
-    let (attention_bias, attention_output_bias) = match architecture {
-        Architecture::Llama => (biased, biased),
-        Architecture::Qwen2 => (true, false),
+    let keys = keys::Keys::of_hugging_face(path, json);
+    let architecture = architectures::of_hugging_face(&keys)?;
+    // A key that means something in every family.
+    keys.only_flag("is_causal", true)?;
+    if keys.get("per_layer_config").is_some() {
+        return Err(keys.not_implemented("per_layer_config", "layers that are told apart by `layer_types`"));
+    }
+    // A model that also sees has its decoder's settings in a block.
+    let keys = match keys.get("text_config") {
+        Some(text) if text.is_object() => keys.block(text),
+        _ => keys,
     };
-    let config = ModelConfig {
-        architecture,
-        hidden_size,
-        intermediate_size: keys.required_count("intermediate_size")?,
-        num_hidden_layers: keys.required_count("num_hidden_layers")?,
-        num_attention_heads,
-        num_key_value_heads: keys.count("num_key_value_heads")?.unwrap_or(num_attention_heads),
-        head_dim: match keys.count("head_dim")? {
-            Some(head_dim) => head_dim,
-            None => hidden_size / num_attention_heads,
-        },
-        vocab_size: keys.required_count("vocab_size")?,
-        max_position_embeddings: keys.count("max_position_embeddings")?.unwrap_or(2048),
-        rms_norm_eps: keys.required_positive("rms_norm_eps")?,
-        // transformers' default for both families.
-        tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-        attention_bias,
-        attention_output_bias,
-        mlp_bias: architecture == Architecture::Llama && keys.flag("mlp_bias")?.unwrap_or(false),
-        rope: hugging_face_rope(&keys)?,
-    };
-    check_shape(path, config)
+    checked(path, (architecture.config)(architecture, &keys)?)
 }
 
-fn hugging_face_architecture(keys: &Keys) -> Result<Architecture> {
-    let named = keys.get("architectures").and_then(|list| list.get(0)).and_then(Json::as_str);
-    let model_type = keys.get("model_type").and_then(Json::as_str);
-    let (key, given) = match (named, model_type) {
-        (Some(name), _) => ("architectures", name),
-        (None, Some(model_type)) => ("model_type", model_type),
-        (None, None) => return Err(keys.missing("architectures")),
+/// Refuses what cannot be computed.
+pub(super) fn checked(path: &Path, config: ModelConfig) -> Result<ModelConfig> {
+    let wrong = |key: &str, problem: String| Error::key(path, key, problem, "correct the file");
+    let bad = |key: &str, problem: String| Err(wrong(key, problem));
+    let fits = |key: &str, count: usize, width: usize| match count.checked_mul(width) {
+        Some(rows) if rows <= MAX_ROWS => Ok(()),
+        _ => Err(wrong(key, format!("{count} times a width of {width} is more than any model has"))),
     };
-    Architecture::ALL
-        .iter()
-        .find(|(_, class, model_type, _)| given == *class || (named.is_none() && given == *model_type))
-        .map(|row| row.0)
-        .ok_or_else(|| {
-            keys.problem(key, format!("the architecture `{given}` is not implemented"), implemented())
-        })
-}
-
-fn implemented() -> String {
-    let names: Vec<&str> = Architecture::ALL.iter().map(|row| row.1).collect();
-    format!("implemented: {}; `qeval inspect` still describes the file", names.join(", "))
-}
-
-/// Keys that change the graph in ways not implemented.
-fn refuse_other_graphs(keys: &Keys) -> Result<()> {
-    if let Some(act) = keys.get("hidden_act").and_then(Json::as_str)
-        && act != "silu"
-    {
-        return Err(keys.problem("hidden_act", format!("`{act}` is not implemented"), "implemented: silu"));
-    }
-    if keys.flag("use_sliding_window")? == Some(true) {
-        return Err(keys.problem(
-            "use_sliding_window",
-            "sliding-window attention is not implemented",
-            "only full attention can be measured by this version",
-        ));
-    }
-    if let Some(Json::Array(types)) = keys.get("layer_types")
-        && let Some(other) = types.iter().find(|kind| kind.as_str() != Some("full_attention"))
-    {
-        return Err(keys.problem(
-            "layer_types",
-            format!("{other} is not implemented"),
-            "only full_attention is",
-        ));
-    }
-    if let Some(factor) = keys.number("partial_rotary_factor")?
-        && factor != 1.0
-    {
-        return Err(keys.problem(
-            "partial_rotary_factor",
-            format!("{factor} is not implemented"),
-            "only 1 is",
-        ));
-    }
-    Ok(())
-}
-
-fn hugging_face_rope(keys: &Keys) -> Result<RopeConfig> {
-    // Today's spelling holds theta and type in one block; the older one spreads them.
-    let (name, block) = match (keys.get("rope_parameters"), keys.get("rope_scaling")) {
-        (Some(block), _) => ("rope_parameters", Some(block)),
-        (None, block) => ("rope_scaling", block),
-    };
-    let empty = Json::Object(serde_json::Map::new());
-    let block = Keys { path: keys.path, json: block.unwrap_or(&empty) };
-    if !block.json.is_object() {
-        return Err(keys.problem(name, "is not an object", "correct the file"));
-    }
-    let theta = match block.positive("rope_theta")? {
-        Some(theta) => theta,
-        None => keys.positive("rope_theta")?.unwrap_or(10_000.0),
-    };
-    let kind = block.get("rope_type").or(block.get("type")).map_or(Some("default"), Json::as_str);
-    let original = || -> Result<f64> {
-        match block.positive("original_max_position_embeddings")? {
-            Some(length) => Ok(length),
-            None => keys.required_positive("max_position_embeddings"),
-        }
-    };
-    let scaling = match kind {
-        Some("default") => RopeScaling::Default,
-        Some("linear") => RopeScaling::Linear { factor: block.required_positive("factor")? },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: block.required_positive("factor")?,
-            low_freq_factor: block.required_positive("low_freq_factor")?,
-            high_freq_factor: block.required_positive("high_freq_factor")?,
-            original_max_position_embeddings: original()?,
-        },
-        Some("yarn") => yarn(&block, original()?)?,
-        other => {
-            return Err(keys.problem(
-                name,
-                format!("the rope type `{}` is not implemented", other.unwrap_or("?")),
-                "implemented: default, linear, llama3, yarn",
-            ));
-        }
-    };
-    Ok(RopeConfig { theta, scaling })
-}
-
-fn yarn(block: &Keys, original_max_position_embeddings: f64) -> Result<RopeScaling> {
-    let factor = block.required_positive("factor")?;
-    let mscale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
-    let attention_factor = match block.positive("attention_factor")? {
-        Some(given) => given,
-        None => match (block.positive("mscale")?, block.positive("mscale_all_dim")?) {
-            (Some(one), Some(all)) => mscale(one) / mscale(all),
-            _ => mscale(1.0),
-        },
-    };
-    Ok(RopeScaling::Yarn {
-        factor,
-        beta_fast: block.positive("beta_fast")?.unwrap_or(32.0),
-        beta_slow: block.positive("beta_slow")?.unwrap_or(1.0),
-        original_max_position_embeddings,
-        attention_factor,
-        truncate: block.flag("truncate")?.unwrap_or(true),
-    })
-}
-
-/// What a GGUF's tensor list says beyond its metadata.
-#[derive(Clone, Debug)]
-pub struct GgufTensorFacts {
-    /// Rows of `token_embd.weight`.
-    pub vocab_size: usize,
-    /// No `output.weight`.
-    pub tie_word_embeddings: bool,
-    /// Some layer has `attn_q.bias`.
-    pub attention_bias: bool,
-    /// Some layer has `attn_output.bias`.
-    pub attention_output_bias: bool,
-    /// Some layer has `ffn_up.bias`.
-    pub mlp_bias: bool,
-    /// The values of `rope_freqs.weight`, if it is there.
-    pub rope_freqs: Option<Vec<f32>>,
-}
-
-/// Reads a GGUF's metadata (keys: llama.cpp's `gguf` constants).
-///
-/// # Errors
-/// Names the key that is missing, malformed, or asks for something not implemented.
-pub fn from_gguf(path: &Path, metadata: &Metadata, tensors: GgufTensorFacts) -> Result<ModelConfig> {
-    let name = metadata.get_str("general.architecture").ok_or_else(|| {
-        Error::key(path, "general.architecture", "is missing", "the file is not a language model")
-    })?;
-    let architecture =
-        Architecture::ALL.iter().find(|row| row.3 == name).map(|row| row.0).ok_or_else(|| {
-            let problem = format!("the architecture `{name}` is not implemented");
-            Error::key(path, "general.architecture", problem, implemented())
-        })?;
-    // The metadata becomes the JSON that `Keys` reads, so that both formats share one set of checks.
-    let json = gguf_as_json(metadata, &format!("{name}."));
-    let keys = Keys { path, json: &json };
-    let num_attention_heads = keys.required_count("attention.head_count")?;
-    let hidden_size = keys.required_count("embedding_length")?;
-    let head_dim = match keys.count("attention.key_length")? {
-        Some(length) => length,
-        None => hidden_size / num_attention_heads,
-    };
-    for (key, wanted) in [("rope.dimension_count", head_dim), ("attention.value_length", head_dim)] {
-        if let Some(other) = keys.count(key)?.filter(|n| *n != wanted) {
-            let problem = format!("{other} differs from the head's width {wanted}, which is not implemented");
-            return Err(keys.problem(key, problem, "only whole-head rotation can be measured"));
-        }
-    }
-    if let Some(window) = keys.count("attention.sliding_window")? {
-        let problem = format!("sliding-window attention ({window}) is not implemented");
-        return Err(keys.problem("attention.sliding_window", problem, "only full attention is"));
-    }
-    let max_position_embeddings = keys.count("context_length")?.unwrap_or(2048);
-    let config = ModelConfig {
-        architecture,
-        hidden_size,
-        intermediate_size: keys.required_count("feed_forward_length")?,
-        num_hidden_layers: keys.required_count("block_count")?,
-        num_attention_heads,
-        num_key_value_heads: keys.count("attention.head_count_kv")?.unwrap_or(num_attention_heads),
-        head_dim,
-        vocab_size: tensors.vocab_size,
-        max_position_embeddings,
-        rms_norm_eps: keys.required_positive("attention.layer_norm_rms_epsilon")?,
-        tie_word_embeddings: tensors.tie_word_embeddings,
-        attention_bias: tensors.attention_bias,
-        attention_output_bias: tensors.attention_output_bias,
-        mlp_bias: tensors.mlp_bias,
-        rope: gguf_rope(&keys, tensors.rope_freqs, max_position_embeddings)?,
-    };
-    check_shape(path, config)
-}
-
-fn gguf_as_json(metadata: &Metadata, prefix: &str) -> Json {
-    use super::gguf::Value;
-    let mut object = serde_json::Map::new();
-    for (key, value) in &metadata.0 {
-        let Some(key) = key.strip_prefix(prefix) else { continue };
-        let value = match value {
-            Value::Unsigned(n) => Json::from(*n),
-            Value::Signed(n) => Json::from(*n),
-            Value::Float(x) => Json::from(*x),
-            Value::Bool(flag) => Json::from(*flag),
-            Value::String(text) => Json::from(text.as_str()),
-            _ => Json::from("a list"),
-        };
-        object.insert(key.to_owned(), value);
-    }
-    Json::Object(object)
-}
-
-fn gguf_rope(
-    keys: &Keys,
-    rope_freqs: Option<Vec<f32>>,
-    max_position_embeddings: usize,
-) -> Result<RopeConfig> {
-    let theta = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
-    let kind = keys.get("rope.scaling.type").and_then(Json::as_str).unwrap_or("none");
-    let original =
-        keys.positive("rope.scaling.original_context_length")?.unwrap_or(max_position_embeddings as f64);
-    if let Some(divisors) = rope_freqs {
-        return Ok(RopeConfig { theta, scaling: RopeScaling::Divisors { divisors } });
-    }
-    let scaling = match kind {
-        "none" => RopeScaling::Default,
-        "linear" => RopeScaling::Linear { factor: keys.required_positive("rope.scaling.factor")? },
-        "yarn" => {
-            let factor = keys.required_positive("rope.scaling.factor")?;
-            let given = keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
-            RopeScaling::Yarn {
-                factor,
-                beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                original_max_position_embeddings: original,
-                // llama.cpp multiplies its own 1 + 0.1·ln(factor) by the stored factor.
-                attention_factor: given * if factor > 1.0 { 1.0 + 0.1 * factor.ln() } else { 1.0 },
-                truncate: true,
+    for layer in &config.layers {
+        match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let (heads, kv_heads) = (attention.num_attention_heads, attention.num_key_value_heads);
+                if !heads.is_multiple_of(kv_heads) {
+                    return bad("num_key_value_heads", format!("{kv_heads} does not divide {heads} heads"));
+                }
+                fits("num_attention_heads", heads, 3 * attention.head_dim)?;
+                if attention.head_dim == 0 {
+                    return bad("head_dim", "0 is not a width".to_owned());
+                }
+                let rope = attention.rope.and_then(|index| config.ropes.get(index));
+                if let Some(rope) = rope
+                    && (rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > attention.head_dim)
+                {
+                    let problem = format!(
+                        "{} of {} channels of a head would be rotated; an even number of them can be",
+                        rope.dims, attention.head_dim
+                    );
+                    return bad("head_dim", problem);
+                }
+            }
+            Mixer::LatentAttention(latent) => {
+                let width = latent.qk_nope_head_dim + latent.qk_rope_head_dim + latent.v_head_dim;
+                fits("num_attention_heads", latent.num_attention_heads, width)?;
+                fits("kv_lora_rank", 1, latent.kv_lora_rank + latent.qk_rope_head_dim)?;
+                if !latent.qk_rope_head_dim.is_multiple_of(2) {
+                    return bad("qk_rope_head_dim", format!("{} is odd", latent.qk_rope_head_dim));
+                }
+            }
+            Mixer::GatedDeltaNet(net) => {
+                fits("linear_num_key_heads", net.num_key_heads, 2 * net.key_head_dim)?;
+                fits("linear_num_value_heads", net.num_value_heads, 2 * net.value_head_dim)?;
+                if !net.num_value_heads.is_multiple_of(net.num_key_heads) {
+                    let problem =
+                        format!("{} does not divide {} value heads", net.num_key_heads, net.num_value_heads);
+                    return bad("linear_num_key_heads", problem);
+                }
             }
         }
-        other => {
-            return Err(keys.problem(
-                "rope.scaling.type",
-                format!("the rope type `{other}` is not implemented"),
-                "implemented: none, linear, yarn, and llama3 as rope_freqs.weight",
-            ));
+        if let FeedForward::Mlp(mlp) = &layer.feed_forward {
+            fits("intermediate_size", 2, mlp.intermediate_size)?;
         }
-    };
-    Ok(RopeConfig { theta, scaling })
-}
-
-fn check_shape(path: &Path, config: ModelConfig) -> Result<ModelConfig> {
-    let bad = |key: &str, problem: String| Err(Error::key(path, key, problem, "correct the file"));
-    if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
-        return bad(
-            "num_key_value_heads",
-            format!("{} does not divide {} heads", config.num_key_value_heads, config.num_attention_heads),
-        );
+        if let FeedForward::Experts(experts) = &layer.feed_forward {
+            let width = (2 * experts.expert.intermediate_size).max(config.hidden_size);
+            fits("num_experts", experts.num_experts, width)?;
+            if experts.num_experts > MAX_EXPERTS {
+                return bad("num_experts", format!("{} is more than {MAX_EXPERTS}", experts.num_experts));
+            }
+            let reachable = match experts.groups {
+                None => experts.num_experts,
+                Some(groups) => {
+                    let size = experts.num_experts / groups.n_group;
+                    let fits = experts.num_experts.is_multiple_of(groups.n_group)
+                        && groups.topk_group <= groups.n_group
+                        && size >= groups.best;
+                    if !fits {
+                        return bad(
+                            "n_group",
+                            format!(
+                                "{} groups of {} experts, of which {} are chosen, do not fit",
+                                groups.n_group, experts.num_experts, groups.topk_group
+                            ),
+                        );
+                    }
+                    size * groups.topk_group
+                }
+            };
+            if experts.num_experts_per_tok > reachable {
+                let problem =
+                    format!("{} is more than the {reachable} experts there are", experts.num_experts_per_tok);
+                return bad("num_experts_per_tok", problem);
+            }
+        }
     }
-    if config.num_hidden_layers > MAX_LAYERS {
-        return bad("num_hidden_layers", format!("{} is more than {MAX_LAYERS}", config.num_hidden_layers));
-    }
-    if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
-        return bad("head_dim", format!("{} is not a positive even number", config.head_dim));
-    }
-    if let RopeScaling::Divisors { divisors } = &config.rope.scaling
-        && (divisors.len() != config.head_dim / 2 || !divisors.iter().all(|d| d.is_finite() && *d > 0.0))
-    {
-        return bad(
-            "rope_freqs.weight",
-            format!("holds {} divisors; {} positive ones are needed", divisors.len(), config.head_dim / 2),
-        );
+    for rope in &config.ropes {
+        rope.check(path)?;
     }
     Ok(config)
 }

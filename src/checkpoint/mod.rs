@@ -5,13 +5,14 @@
 //! and never learns what kind of file it came from.
 
 pub mod activations;
+pub mod architectures;
 pub mod config;
 mod content;
 pub mod encoding;
 pub mod generation;
 pub mod gguf;
+mod lookup;
 mod mapped;
-pub mod names;
 mod packing;
 pub mod quantization;
 pub mod safetensors;
@@ -24,17 +25,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+pub use self::lookup::{gguf_place, stores_turned};
 pub use self::mapped::MappedFile;
 pub(crate) use self::packing::codes::pack as pack_codes;
-pub use self::weight::{RowOrder, RowSource, StoredBytes, Weight};
+pub use self::weight::{Order, RowSource, StoredBytes, Weight};
 use self::{
-    activations::{GgmlActivation, KvCacheQuantization},
-    config::{GgufTensorFacts, ModelConfig},
+    activations::KvCacheQuantization,
+    architectures::stored::Piece,
+    config::{ModelConfig, gguf::GgufTensors},
     encoding::Encoding,
     gguf::{Gguf, Metadata},
     packing::{Packed, Packing, Tensors},
     quantization::Quantization,
-    weight::{Blocks, Scaled},
 };
 use crate::error::{Error, Result};
 
@@ -311,19 +313,14 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Option<ModelConfig>> {
         if let Some(metadata) = &self.gguf_metadata {
             let has = |ending: &str| self.tensors.keys().any(|name| name.ends_with(ending));
-            let facts = GgufTensorFacts {
-                vocab_size: self
-                    .tensors
-                    .get("token_embd.weight")
-                    .and_then(|tensor| tensor.shape.first().copied())
-                    .unwrap_or(0),
+            let embedding = self.tensors.get("token_embd.weight");
+            let tensors = GgufTensors {
+                vocab_size: embedding.and_then(|tensor| tensor.shape.first().copied()).unwrap_or(0),
                 tie_word_embeddings: !self.tensors.contains_key("output.weight"),
-                attention_bias: has(".attn_q.bias"),
-                attention_output_bias: has(".attn_output.bias"),
-                mlp_bias: has(".ffn_up.bias"),
-                rope_freqs: self.rope_freqs()?,
+                has: &has,
+                values: &|name| self.small_values(name),
             };
-            return config::from_gguf(&self.path, metadata, facts).map(Some);
+            return config::gguf::from_gguf(&self.path, metadata, &tensors).map(Some);
         }
         self.packings()?;
         let Some(path) = self.config_json() else { return Ok(None) };
@@ -333,74 +330,10 @@ impl Checkpoint {
         config::from_hugging_face(&path, &json).map(Some)
     }
 
-    /// The few values of `rope_freqs.weight`: part of the config, though stored as a tensor.
-    fn rope_freqs(&self) -> Result<Option<Vec<f32>>> {
-        const NAME: &str = "rope_freqs.weight";
-        let Some(tensor) = self.tensors.get(NAME) else { return Ok(None) };
-        self.plain(tensor, NAME, &tensor.shape, RowOrder::Plain)?.decode().map(Some)
-    }
-
-    /// The weight that the model calls `name`, checked against `shape`.
-    ///
-    /// # Errors
-    /// Missing, misshapen, or in an encoding that cannot be decoded, naming tensor and type.
-    pub fn weight(&self, config: &ModelConfig, name: &str, shape: &[usize]) -> Result<Weight> {
-        if let Some(module) = name.strip_suffix(".weight")
-            && self.format == Format::Safetensors
-            && let [rows, columns] = *shape
-            && let Some(packed) = self.packed(module)?
-        {
-            return self.packed_weight(packed, name, [rows, columns]);
-        }
-        let stored_name = match self.format {
-            Format::Safetensors => name.to_owned(),
-            Format::Gguf => names::gguf_name(name).unwrap_or_else(|| name.to_owned()),
-        };
-        let Some(tensor) = self.tensors.get(&stored_name) else {
-            return Err(Error::tensor(
-                &self.path,
-                &stored_name,
-                "is missing",
-                "the file is not a complete checkpoint of its architecture",
-            ));
-        };
-        let row_order = match self.format {
-            Format::Safetensors => RowOrder::Plain,
-            Format::Gguf => RowOrder::of_gguf(config, name),
-        };
-        let mut weight = self.plain(tensor, name, shape, row_order)?;
-        if self.format == Format::Gguf {
-            self.apply_gguf_scale(&stored_name, &mut weight)?;
-        }
-        Ok(weight)
-    }
-
-    /// llama.cpp keeps the outer scale of converted NVFP4 and BitNet matrices beside them, as one f32 that it
-    /// multiplies the product with: `blk.0.ffn_up.scale` for `blk.0.ffn_up.weight`.
-    fn apply_gguf_scale(&self, stored_name: &str, weight: &mut Weight) -> Result<()> {
-        let Some(stem) = stored_name.strip_suffix(".weight") else { return Ok(()) };
-        for scale in [format!("{stem}.scale"), format!("{stored_name}.scale")] {
-            let Some(tensor) = self.tensors.get(&scale) else { continue };
-            let factor = self.plain(tensor, &scale, &[1], RowOrder::Plain)?;
-            let value = factor.decode()?[0];
-            if value == 0.0 {
-                return Err(
-                    factor.problem("is 0: the matrix would vanish", "write the file again from the original")
-                );
-            }
-            weight.source = Arc::new(Scaled { inner: Arc::clone(&weight.source), factor: value });
-            weight.stored_bytes += factor.stored_bytes;
-            weight.tensors.push(scale);
-        }
-        let input_scale = format!("{stem}.input_scale");
-        if self.tensors.contains_key(&input_scale) {
-            weight.tensors.push(input_scale);
-            weight.warnings.push(
-                "a calibrated input scale is stored; it is not used, as in llama.cpp's CPU kernels"
-                    .to_owned(),
-            );
-        }
-        Ok(())
+    /// The values of a small tensor that is part of the config, though stored as a tensor.
+    fn small_values(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        self.plain(tensor, name, &tensor.shape, &Piece::whole(name))?.decode().map(Some)
     }
 
     /// Element type and bytes of a safetensors tensor, as stored.
@@ -505,93 +438,33 @@ impl Checkpoint {
         names.iter().filter_map(|name| self.tensors.get(name)?.stored_bytes).sum()
     }
 
-    fn packed_weight(&self, packed: Packed, name: &str, shape: [usize; 2]) -> Result<Weight> {
-        let stored_name = packed.tensors.first().cloned().unwrap_or_default();
-        let file = self.tensors.get(&stored_name).map_or(0, |tensor| tensor.file);
-        let path = self.files[file].path();
-        if packed.shape != shape {
-            return Err(Error::tensor(
-                path,
-                &stored_name,
-                format!("holds a matrix of {:?}, but the config asks for {shape:?}", packed.shape),
-                "config and weights belong to different models, or the file is damaged",
-            ));
-        }
-        Ok(Weight {
-            name: name.to_owned(),
-            stored_name,
-            shape: shape.to_vec(),
-            encoding: packed.encoding,
-            stored_bytes: self.bytes_of(&packed.tensors),
-            ggml_input: None,
-            input: packed.input,
-            output: packed.output,
-            warnings: packed.warnings,
-            tensors: packed.tensors,
-            path: path.to_owned(),
-            row_order: RowOrder::Plain,
-            source: packed.source,
-        })
-    }
-
-    fn plain(
-        &self,
-        tensor: &StoredTensor,
-        name: &str,
-        shape: &[usize],
-        row_order: RowOrder,
-    ) -> Result<Weight> {
-        let file = &self.files[tensor.file];
-        let problem = |problem: String, help: &str| Error::tensor(file.path(), &tensor.name, problem, help);
-        if tensor.shape != shape {
-            return Err(problem(
-                format!("has shape {:?}, but the config asks for {shape:?}", tensor.shape),
-                "config and weights belong to different models, or the file is damaged",
-            ));
-        }
-        let (Some(encoding), Some(bytes)) = (tensor.encoding, tensor.bytes.clone()) else {
-            return Err(problem(
-                format!("is of type {}, which this version cannot decode", tensor.type_name),
-                &format!(
-                    "decoded types: {}",
-                    Encoding::ALL.iter().map(|e| e.name()).collect::<Vec<_>>().join(", ")
-                ),
-            ));
-        };
-        let columns = match (shape.len(), row_order) {
-            (1, RowOrder::RotaryInterleaved { .. }) => 1,
-            _ => shape.last().copied().unwrap_or(1),
-        };
-        let stored_bytes = bytes.len() as u64;
-        let stored = StoredBytes { file: Arc::clone(file), range: bytes };
-        Ok(Weight {
-            name: name.to_owned(),
-            stored_name: tensor.name.clone(),
-            shape: shape.to_vec(),
-            encoding: encoding.name().to_owned(),
-            stored_bytes,
-            ggml_input: Some(encoding).filter(|_| self.format == Format::Gguf).and_then(GgmlActivation::of),
-            input: None,
-            output: None,
-            warnings: Vec::new(),
-            tensors: vec![tensor.name.clone()],
-            path: file.path().to_owned(),
-            row_order,
-            source: Arc::new(Blocks { encoding, columns, stored }),
-        })
-    }
-
     /// Tensors inside layers that `used` does not name: the file computes something the config does not say.
-    pub fn unused_layer_tensors(&self, used: &[Weight]) -> Vec<&str> {
+    pub fn unused_layer_tensors(&self, config: &ModelConfig, used: &[Weight]) -> Vec<&str> {
         // Buffers that older exporters stored, which follow from the config; scales of a KV cache, which no matrix
         // uses.
-        const DERIVED: &[&str] =
-            &["rotary_emb.inv_freq", "masked_bias", "attn.bias", "self_attn.k_scale", "self_attn.v_scale"];
+        const DERIVED: &[&str] = &[
+            "rotary_emb.inv_freq",
+            "masked_bias",
+            "attn.bias",
+            "attention.bias",
+            "self_attn.k_scale",
+            "self_attn.v_scale",
+        ];
         let used: HashSet<&str> =
             used.iter().flat_map(|weight| &weight.tensors).map(String::as_str).collect();
+        let own = config.num_hidden_layers();
+        let further = own..own + config.num_nextn_predict_layers;
+        let is_layers = |name: &str| {
+            let rest = match self.format {
+                Format::Gguf => name.strip_prefix("blk."),
+                Format::Safetensors => config.architecture.layer_of(name),
+            };
+            let number = rest.and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+            number.is_some_and(|layer| !further.contains(&layer))
+        };
         self.tensors
             .keys()
-            .filter(|name| name.contains(".layers.") || name.starts_with("blk."))
+            .filter(|name| is_layers(name))
             .filter(|name| !DERIVED.iter().any(|ending| name.ends_with(ending)))
             .filter(|name| !used.contains(name.as_str()))
             .map(String::as_str)

@@ -9,10 +9,9 @@ use rayon::prelude::*;
 
 use super::{
     activations::{ActivationQuantization, GgmlActivation},
-    config::{Architecture, ModelConfig},
+    architectures::stored::Map,
     encoding::Encoding,
     mapped::MappedFile,
-    names::is_rotary_projection,
     packing::codes::slice_table,
 };
 use crate::error::{Error, Result};
@@ -128,17 +127,21 @@ impl RowSource for SlicedBlocks {
     }
 }
 
-/// A matrix times one number.
+/// A matrix with every value changed.
 #[derive(Debug)]
-pub(super) struct Scaled {
+pub(super) struct Mapped {
     pub(super) inner: Arc<dyn RowSource>,
-    pub(super) factor: f32,
+    pub(super) map: Map,
 }
 
-impl RowSource for Scaled {
+impl RowSource for Mapped {
     fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.inner.decode(rows, out)?;
-        out.iter_mut().for_each(|value| *value *= self.factor);
+        match self.map {
+            Map::Times(factor) => out.iter_mut().for_each(|value| *value *= factor),
+            Map::PlusOne => out.iter_mut().for_each(|value| *value += 1.0),
+            Map::NegativeExp => out.iter_mut().for_each(|value| *value = -value.exp()),
+        }
         Ok(())
     }
 
@@ -147,50 +150,44 @@ impl RowSource for Scaled {
     }
 }
 
-/// Order of the rows in the file against the order that the model wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOrder {
-    /// As the model wants them.
-    Plain,
-    /// llama.cpp's converter interleaves the two rotary halves of every head of q and k:
-    /// row `2j + s` of a head in the file is row `s·d/2 + j` in the model.
-    RotaryInterleaved {
-        /// Rows of one head, d.
-        head_dim: usize,
-    },
+/// Matrices `[groups, in, out]`, seen as one of `[groups·out, in]`.
+#[derive(Debug)]
+pub(super) struct Transposed {
+    pub(super) inner: Arc<dyn RowSource>,
+    /// Rows of a stored matrix, in.
+    pub(super) across: usize,
+    /// Its columns, out.
+    pub(super) group: usize,
 }
 
-impl RowOrder {
-    /// The order in which a GGUF file of this model keeps the rows of the weight that the model calls `name`.
-    pub fn of_gguf(config: &ModelConfig, name: &str) -> Self {
-        match config.architecture == Architecture::Llama && is_rotary_projection(name) {
-            true => RowOrder::RotaryInterleaved { head_dim: config.head_dim },
-            false => RowOrder::Plain,
+impl RowSource for Transposed {
+    fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let Self { inner, across, group } = self;
+        let mut first = rows.start;
+        let mut stored = vec![0.0; *group];
+        while first < rows.end {
+            let (number, within) = (first / group, first % group);
+            let count = (group - within).min(rows.end - first);
+            let out = &mut out[(first - rows.start) * across..][..count * across];
+            for column in 0..*across {
+                let row = number * across + column;
+                inner.decode(row..row + 1, &mut stored)?;
+                for (index, value) in stored[within..within + count].iter().enumerate() {
+                    out[index * across + column] = *value;
+                }
+            }
+            first += count;
         }
+        Ok(())
     }
 
-    /// The model's row that a file keeps in its row `stored`.
-    pub fn model_row(self, stored: usize) -> usize {
-        match self {
-            RowOrder::Plain => stored,
-            RowOrder::RotaryInterleaved { head_dim } => {
-                let (head, within) = (stored / head_dim, stored % head_dim);
-                head * head_dim + within % 2 * (head_dim / 2) + within / 2
-            }
-        }
-    }
-
-    fn stored_row(self, row: usize) -> usize {
-        match self {
-            RowOrder::Plain => row,
-            RowOrder::RotaryInterleaved { head_dim } => {
-                let (head, within) = (row / head_dim, row % head_dim);
-                let half = head_dim / 2;
-                head * head_dim + 2 * (within % half) + within / half
-            }
-        }
+    fn release(&self) {
+        self.inner.release();
     }
 }
+
+/// Which of a source's rows or columns stand where: of each of the model's, the source's.
+pub type Order = Arc<[u32]>;
 
 /// A weight as it lies in a file, or as it is made from one.
 #[derive(Clone, Debug)]
@@ -217,7 +214,10 @@ pub struct Weight {
     pub(super) tensors: Vec<String>,
     /// The file, for messages.
     pub(super) path: PathBuf,
-    pub(super) row_order: RowOrder,
+    /// Which rows of the source, in the model's order; `None`: all as they are.
+    pub(super) rows: Option<Order>,
+    /// The columns' order; `None`: as they are.
+    pub(super) columns: Option<Order>,
     pub(super) source: Arc<dyn RowSource>,
 }
 
@@ -225,10 +225,10 @@ pub struct Weight {
 const DECODE_TASK_WEIGHTS: usize = 1 << 16;
 
 impl Weight {
-    /// Rows of a matrix; 1 for a vector (a reordered vector counts its elements as rows).
+    /// Rows of a matrix; 1 for a vector (a vector that is a part of another counts its elements as rows).
     pub fn rows(&self) -> usize {
-        match (self.shape.len(), self.row_order) {
-            (1, RowOrder::Plain) => 1,
+        match (self.shape.len(), &self.rows) {
+            (1, None) => 1,
             _ => self.shape.first().copied().unwrap_or(1),
         }
     }
@@ -255,12 +255,13 @@ impl Weight {
 
     /// Whether both decode from the same source in the same order, so that decoding once serves both.
     pub fn same_source(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.source, &other.source) && self.row_order == other.row_order
+        Arc::ptr_eq(&self.source, &other.source) && self.rows == other.rows && self.columns == other.columns
     }
 
     /// This weight with its values replaced by those of `source`, which yields rows in the model's order.
     pub fn derived(&self, encoding: String, stored_bytes: u64, source: Arc<dyn RowSource>) -> Self {
-        Self { encoding, stored_bytes, ggml_input: None, row_order: RowOrder::Plain, source, ..self.clone() }
+        let (rows, columns) = (None, None);
+        Self { encoding, stored_bytes, ggml_input: None, rows, columns, source, ..self.clone() }
     }
 
     /// The most significant `bits` of an integer-coded weight; `None` where it is not one, or not wider.
@@ -301,15 +302,35 @@ impl Weight {
 
     fn decode_task(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let columns = self.columns();
-        if self.row_order == RowOrder::Plain {
-            self.source.decode(first..first + out.len() / columns, out)?;
-        } else {
-            for (offset, out) in out.chunks_exact_mut(columns).enumerate() {
-                let row = self.row_order.stored_row(first + offset);
-                self.source.decode(row..row + 1, out)?;
-            }
+        let mut done = 0;
+        while done < out.len() / columns {
+            let row = self.source_row(first + done);
+            // Rows that follow each other in the source are decoded together.
+            let count = match &self.rows {
+                None => out.len() / columns - done,
+                Some(rows) => {
+                    let rest = &rows[first + done..first + out.len() / columns];
+                    rest.iter().zip(row..).take_while(|(stored, next)| **stored as usize == *next).count()
+                }
+            };
+            self.source.decode(row..row + count, &mut out[done * columns..(done + count) * columns])?;
+            done += count;
         }
+        self.order_columns(out);
         self.check_finite(first, out)
+    }
+
+    fn source_row(&self, row: usize) -> usize {
+        self.rows.as_ref().map_or(row, |rows| rows[row] as usize)
+    }
+
+    fn order_columns(&self, values: &mut [f32]) {
+        let Some(order) = &self.columns else { return };
+        let mut stored = vec![0.0; order.len()];
+        for row in values.chunks_exact_mut(order.len()) {
+            stored.copy_from_slice(row);
+            row.iter_mut().zip(order.iter()).for_each(|(value, column)| *value = stored[*column as usize]);
+        }
     }
 
     /// Decodes the given rows, in the order given, repeats allowed: an embedding lookup.
@@ -336,8 +357,9 @@ impl Weight {
         }
         out.par_chunks_mut(columns).zip(rows).with_min_len(64).try_for_each(|(out, row)| {
             let row = *row as usize;
-            let stored = self.row_order.stored_row(row);
+            let stored = self.source_row(row);
             self.source.decode(stored..stored + 1, out)?;
+            self.order_columns(out);
             self.check_finite(row, out)
         })
     }
@@ -378,24 +400,69 @@ impl Weight {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_interleaved_order_undoes_the_converter() {
-        // The converter: rows of a head viewed as [2, d/2], transposed to [d/2, 2].
-        let (heads, head_dim) = (3, 8);
-        let half = head_dim / 2;
-        let mut stored = Vec::new();
-        for head in 0..heads {
-            for j in 0..half {
-                for s in 0..2 {
-                    stored.push(head * head_dim + s * half + j);
-                }
+    /// Rows that are their own number times ten plus the column.
+    #[derive(Debug)]
+    struct Numbered(usize);
+
+    impl RowSource for Numbered {
+        fn decode(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+            for (row, out) in rows.zip(out.chunks_exact_mut(self.0)) {
+                out.iter_mut().enumerate().for_each(|(column, value)| *value = (row * 10 + column) as f32);
             }
+            Ok(())
         }
-        let order = RowOrder::RotaryInterleaved { head_dim };
-        for row in 0..heads * head_dim {
-            assert_eq!(stored[order.stored_row(row)], row);
-            assert_eq!(order.model_row(row), stored[row]);
+    }
+
+    fn weight(shape: &[usize], source: Arc<dyn RowSource>) -> Weight {
+        Weight {
+            name: "w".to_owned(),
+            stored_name: "w".to_owned(),
+            shape: shape.to_vec(),
+            encoding: "F32".to_owned(),
+            stored_bytes: 0,
+            ggml_input: None,
+            input: None,
+            output: None,
+            warnings: Vec::new(),
+            tensors: Vec::new(),
+            path: PathBuf::new(),
+            rows: None,
+            columns: None,
+            source,
         }
+    }
+
+    #[test]
+    fn rows_and_columns_are_picked_in_order() {
+        let plain = weight(&[4, 3], Arc::new(Numbered(3)));
+        let rows = Some(Order::from([5, 6, 2, 9]));
+        let picked = Weight { rows, columns: Some(Order::from([2, 0, 1])), ..plain };
+        let expected = [52.0, 50.0, 51.0, 62.0, 60.0, 61.0, 22.0, 20.0, 21.0, 92.0, 90.0, 91.0];
+        assert_eq!(picked.decode().unwrap(), expected);
+        let mut gathered = [0.0; 6];
+        picked.gather_rows(&[3, 0], &mut gathered).unwrap();
+        assert_eq!(gathered, [92.0, 90.0, 91.0, 52.0, 50.0, 51.0]);
+    }
+
+    #[test]
+    fn groups_are_turned_round() {
+        // Two matrices [3, 2], rows 0..3 and 3..6.
+        let source = Transposed { inner: Arc::new(Numbered(2)), across: 3, group: 2 };
+        let mut values = [0.0; 9];
+        source.decode(1..4, &mut values).unwrap();
+        assert_eq!(values, [1.0, 11.0, 21.0, 30.0, 40.0, 50.0, 31.0, 41.0, 51.0]);
+    }
+
+    #[test]
+    fn values_are_mapped() {
+        let mapped = |map| {
+            let mut values = [0.0; 2];
+            Mapped { inner: Arc::new(Numbered(2)), map }.decode(0..1, &mut values).unwrap();
+            values
+        };
+        assert_eq!(mapped(Map::Times(3.0)), [0.0, 3.0]);
+        assert_eq!(mapped(Map::PlusOne), [1.0, 2.0]);
+        assert_eq!(mapped(Map::NegativeExp), [-1.0, -std::f32::consts::E]);
     }
 
     /// q + 128 = u, kept to its upper bits by the paper's formula, in floating point.

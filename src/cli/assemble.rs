@@ -434,6 +434,8 @@ fn layer_comparison(observed: &LayerObservation) -> LayerComparison {
         cumulative: observed.cumulative.as_ref().map(layer_errors),
         injected: observed.injected.as_ref().map(layer_errors),
         cka: observed.cka,
+        router_agreement: observed.router_agreement,
+        injected_router_agreement: observed.injected_router_agreement,
     }
 }
 

@@ -133,18 +133,7 @@ fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Result<Decod
     let stated = stated_architecture(checkpoint);
     match checkpoint.config() {
         Ok(Some(config)) => {
-            let facts = vec![
-                ("num_hidden_layers", config.num_hidden_layers.to_string()),
-                ("hidden_size", config.hidden_size.to_string()),
-                ("intermediate_size", config.intermediate_size.to_string()),
-                ("num_attention_heads", config.num_attention_heads.to_string()),
-                ("num_key_value_heads", config.num_key_value_heads.to_string()),
-                ("head_dim", config.head_dim.to_string()),
-                ("vocab_size", config.vocab_size.to_string()),
-                ("max_position_embeddings", config.max_position_embeddings.to_string()),
-                ("rope", format!("theta {}, {}", config.rope.theta, rope_name(&config.rope.scaling))),
-                ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
-            ];
+            let facts = config.facts();
             let name = config.architecture.name().to_owned();
             (name, Some(facts), Decoder::open(checkpoint, config, &candle_core::Device::Cpu))
         }
@@ -155,17 +144,6 @@ fn architecture(checkpoint: &Checkpoint) -> (String, Option<Facts>, Result<Decod
             (stated, None, Err(missing))
         }
         Err(reason) => (stated, None, Err(reason)),
-    }
-}
-
-fn rope_name(scaling: &crate::checkpoint::config::RopeScaling) -> &'static str {
-    use crate::checkpoint::config::RopeScaling;
-    match scaling {
-        RopeScaling::Default => "default",
-        RopeScaling::Linear { .. } => "linear",
-        RopeScaling::Llama3 { .. } => "llama3",
-        RopeScaling::Yarn { .. } => "yarn",
-        RopeScaling::Divisors { .. } => "stored divisors",
     }
 }
 

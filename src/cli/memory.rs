@@ -1,6 +1,9 @@
 //! How many tokens fit into the memory that the user allows.
 
-use crate::model::{Decoded, Decoder};
+use crate::{
+    checkpoint::config::{FeedForward, LayerConfig, Mixer},
+    model::{Decoded, Decoder},
+};
 
 /// Parses "800M", "4G", "1.5GiB" or plain bytes; suffixes are binary.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -40,8 +43,7 @@ pub(super) struct ChunkSize {
 pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: usize) -> ChunkSize {
     const F32: u64 = 4;
     let stage = models.iter().map(|decoder| {
-        let config = &decoder.config;
-        let largest_layer: usize = (0..config.num_hidden_layers.min(1))
+        let largest_layer: usize = (0..decoder.config.num_hidden_layers())
             .map(|layer| decoder.layer_weights(layer).map(|weight| weight.parameters()).sum())
             .max()
             .unwrap_or(0);
@@ -49,9 +51,7 @@ pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: us
     });
     let tile = models.iter().map(|decoder| {
         let config = &decoder.config;
-        let widths = 4 * config.hidden_size
-            + 3 * config.intermediate_size
-            + 4 * config.num_attention_heads * config.head_dim;
+        let widths = 4 * config.hidden_size + config.layers.iter().map(values_within).max().unwrap_or(0);
         (widths * SMALLEST_CHUNK) as u64 * F32
     });
     let tiles = tile.max().unwrap_or(0) * rayon::current_num_threads() as u64;
@@ -66,6 +66,26 @@ pub(super) fn chunk_tokens(memory: u64, models: &[&Decoder], reduction_bytes: us
         tokens: tokens.max(SMALLEST_CHUNK),
         needed_bytes: Some(needed_bytes).filter(|needed| *needed > memory),
     }
+}
+
+/// Values that a token has inside a layer.
+fn values_within(layer: &LayerConfig) -> usize {
+    let mixing = match &layer.mixer {
+        Mixer::Attention(attention) => 4 * attention.num_attention_heads * attention.head_dim,
+        Mixer::LatentAttention(latent) => {
+            let width = latent.qk_nope_head_dim + latent.qk_rope_head_dim + latent.v_head_dim;
+            4 * latent.num_attention_heads * width
+        }
+        Mixer::GatedDeltaNet(net) => 6 * net.num_value_heads * net.value_head_dim,
+    };
+    let feeding = match &layer.feed_forward {
+        FeedForward::Mlp(mlp) => 3 * mlp.intermediate_size,
+        FeedForward::Experts(experts) => {
+            let shared = experts.shared.map_or(0, |shared| shared.mlp.intermediate_size);
+            3 * (experts.num_experts_per_tok * experts.expert.intermediate_size + shared)
+        }
+    };
+    mixing + feeding
 }
 
 #[cfg(test)]

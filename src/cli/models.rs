@@ -473,13 +473,20 @@ fn unique_label(stem: String, base: &BaseModel, models: &[Model]) -> String {
 /// What is done to activations and to the KV cache, in words.
 pub(super) fn computed_as(decoder: &Decoder) -> (String, Option<String>) {
     let config = &decoder.config;
-    let schemes: BTreeSet<String> = (0..config.num_hidden_layers)
-        .filter_map(|layer| decoder.kv_cache(layer))
-        .map(|scheme| {
-            format!("{}, {:.4} bits per number", scheme.name(), scheme.bits_per_value(config.head_dim))
+    let schemes: BTreeSet<String> = (0..config.num_hidden_layers())
+        .filter_map(|layer| {
+            let widths = config.layers[layer].mixer.kv_widths()?;
+            let scheme = decoder.kv_cache(layer)?;
+            // One row per position serves as key and value.
+            let what = if widths.value == 0 { " of the latent" } else { "" };
+            Some(format!("{}, {:.4} bits per number{what}", scheme.name(), scheme.bits_per_value(widths.key)))
         })
         .collect();
-    let schemes: Vec<String> = schemes.into_iter().collect();
+    let mut schemes: Vec<String> = schemes.into_iter().collect();
+    let without = config.layers.iter().filter(|layer| layer.mixer.kv_widths().is_none()).count();
+    if without > 0 && !schemes.is_empty() {
+        schemes.push(format!("{without} of {} layers keep a memory instead of a cache", config.layers.len()));
+    }
     (decoder.activations_in_words(), Some(schemes.join("; ")).filter(|text| !text.is_empty()))
 }
 
@@ -513,7 +520,7 @@ pub(super) fn card(model: &Model, hashes: &mut Hashes) -> ModelCard {
         format: model.checkpoint.format.name().to_owned(),
         architecture: config.architecture.name().to_owned(),
         files: model.checkpoint.files.iter().map(|file| hashes.card(file.path(), file.bytes())).collect(),
-        num_hidden_layers: config.num_hidden_layers,
+        num_hidden_layers: config.num_hidden_layers(),
         hidden_size: config.hidden_size,
         vocab_size: config.vocab_size,
         parameters,

@@ -24,7 +24,7 @@ pub(super) fn command(args: &TraceArgs, quiet: bool) -> Result<Outcome> {
     };
     let traced = trace::trace(&model.decoder, &tokens)?;
     trace::write(&traced, &tokens, &args.out)?;
-    let layers = model.decoder.config.num_hidden_layers;
+    let layers = model.decoder.config.num_hidden_layers();
     terminal::note(
         &format!("{}: {} tokens, {} hidden states, logits", args.out.display(), tokens.len(), layers + 1),
         quiet,

@@ -16,6 +16,7 @@ use super::{
     to_values,
 };
 use crate::{
+    checkpoint::config::LayerConfig,
     error::{Error, Result},
     model::{Decoded, Decoder, Geometry, KvState, Layer, RopeTables, Segment},
     progress::Progress,
@@ -214,15 +215,17 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(decoder: &'a Decoder, settings: &GenerateSettings, longest: usize) -> Result<Self> {
         let config = &decoder.config;
-        let per_position =
-            2 * (config.num_key_value_heads * config.head_dim * config.num_hidden_layers) as u64 * F32;
+        let cached = |layer: &LayerConfig| {
+            layer.mixer.kv_widths().map_or(0, |widths| widths.heads * (widths.key + widths.value)) as u64
+        };
+        let per_position = config.layers.iter().map(cached).sum::<u64>() * F32;
         let per_sequence = per_position * longest as u64 + config.vocab_size as u64 * F32;
         let layer = |layer| decoder.layer_weights(layer).map(|w| w.parameters() as u64).sum::<u64>() * F32;
-        let layers: u64 = (0..config.num_hidden_layers).map(layer).sum();
+        let layers: u64 = (0..config.num_hidden_layers()).map(layer).sum();
         let head = (config.vocab_size * config.hidden_size) as u64 * F32;
         // What does not stay is decoded anew for every step: worth it only if it buys a larger batch.
         let resident = layers + head + per_sequence <= settings.memory;
-        let one_stage = (0..config.num_hidden_layers).map(layer).max().unwrap_or(0);
+        let one_stage = (0..config.num_hidden_layers()).map(layer).max().unwrap_or(0);
         let weights = if resident {
             layers + head
         } else {
@@ -240,7 +243,7 @@ impl<'a> Writer<'a> {
         }
         let resident_layers = if resident {
             let one = |layer| decoder.layer(layer, &mut Decoded::default());
-            (0..config.num_hidden_layers).map(one).collect::<Result<Vec<_>>>()?
+            (0..config.num_hidden_layers()).map(one).collect::<Result<Vec<_>>>()?
         } else {
             Vec::new()
         };
@@ -250,7 +253,7 @@ impl<'a> Writer<'a> {
             tables: decoder.rope_tables(longest)?,
             layers: resident_layers,
             head,
-            states: vec![Vec::new(); config.num_hidden_layers],
+            states: vec![Vec::new(); config.num_hidden_layers()],
             batch: usize::try_from(room).unwrap_or(usize::MAX).min(settings.batch).max(1),
         })
     }
@@ -259,7 +262,7 @@ impl<'a> Writer<'a> {
     fn prefix(&mut self, prompts: &[Prompt], shared: usize) -> Result<Vec<KvState>> {
         let unread = prompts.first().map_or(&[][..], |prompt| &prompt.tokens[..shared]).to_vec();
         let empty = (0..self.states.len())
-            .map(|_| KvState::empty(self.decoder, shared))
+            .map(|layer| KvState::empty(self.decoder, layer, shared))
             .collect::<Result<Vec<_>>>()?;
         if shared == 0 {
             return Ok(empty);
@@ -312,14 +315,16 @@ impl<'a> Writer<'a> {
             .and_then(|rows| input.index_select(&rows, 0))
             .map_err(Error::compute(doing))?;
         if let Some(head) = &self.head {
-            return rows.matmul(head).and_then(|logits| to_values(&logits)).map_err(Error::compute(doing));
+            let logits = self.decoder.logits(&rows, head);
+            return logits.and_then(|logits| to_values(&logits)).map_err(Error::compute(doing));
         }
         let width = self.decoder.config.vocab_size;
         let mut logits = vec![0.0; sequences.len() * width];
         for first in (0..width).step_by(HEAD_TILE) {
             let ids = first..width.min(first + HEAD_TILE);
             let head = transposed(&self.decoder.head_rows(ids.clone())?)?;
-            let tile = rows.matmul(&head).and_then(|tile| to_values(&tile)).map_err(Error::compute(doing))?;
+            let tile = self.decoder.logits(&rows, &head);
+            let tile = tile.and_then(|tile| to_values(&tile)).map_err(Error::compute(doing))?;
             for (row, tile) in logits.chunks_exact_mut(width).zip(tile.chunks_exact(ids.len())) {
                 row[ids.clone()].copy_from_slice(tile);
             }
@@ -334,6 +339,7 @@ impl<'a> Writer<'a> {
         let per_group = sequences.len().div_ceil(cores).max(1);
         let groups: Vec<&[Sequence]> = sequences.chunks(per_group).collect();
         let doing = "continuing sequences";
+        let mut positions = Vec::with_capacity(groups.len());
         let geometries = groups
             .iter()
             .map(|group| {
@@ -341,17 +347,21 @@ impl<'a> Writer<'a> {
                 let segment = |sequence: &Sequence| {
                     end += sequence.unread.len();
                     let rows = end - sequence.unread.len()..end;
-                    Segment { rows, first_position: sequence.read, ancestors: Vec::new() }
+                    let length = sequence.read + sequence.unread.len();
+                    Segment { rows, first_position: sequence.read, length, ancestors: Vec::new() }
                 };
-                Geometry::of(group.iter().map(segment).collect(), &self.tables)
+                let segments: Vec<Segment> = group.iter().map(segment).collect();
+                positions.push(Geometry::positions(&segments));
+                Geometry::of(segments, &self.tables)
             })
             .collect::<candle_core::Result<Vec<_>>>()
             .map_err(Error::compute(doing))?;
         let mut hidden = groups
             .iter()
-            .map(|group| {
+            .zip(&positions)
+            .map(|(group, positions)| {
                 let tokens: Vec<u32> = group.iter().flat_map(|s| s.unread.iter().copied()).collect();
-                self.decoder.embed(&tokens)
+                self.decoder.embed(&tokens, positions)
             })
             .collect::<Result<Vec<_>>>()?;
         for index in 0..self.states.len() {

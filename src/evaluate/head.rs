@@ -48,9 +48,9 @@ impl Source<'_> {
     /// Logits of some positions over some ids, row-major.
     fn logits(&self, head: Option<&Tensor>, ids: Range<usize>, positions: Range<usize>) -> Result<Vec<f32>> {
         match (self, head) {
-            (Source::Hidden { rows, .. }, Some(head)) => rows
+            (Source::Hidden { decoder, rows }, Some(head)) => rows
                 .narrow(0, positions.start, positions.len())
-                .and_then(|rows| rows.matmul(&head.t()?))
+                .and_then(|rows| decoder.logits(&rows, &head.t()?))
                 .and_then(|logits| to_values(&logits))
                 .map_err(Error::compute("computing logits")),
             (Source::Stored { file, targets }, _) => {

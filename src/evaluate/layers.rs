@@ -5,8 +5,7 @@ use candle_core::{DType, Tensor};
 use super::observations::{LayerObservation, LinearObservation};
 use crate::{
     error::{Error, Result},
-    metrics::{cka::debiased_cka, layer::LayerErrors},
-    model::LINEARS,
+    metrics::{cka::debiased_cka, layer::LayerErrors, router::RouterAgreement},
 };
 
 /// Most tokens that enter a CKA: its Gram matrices are this large squared.
@@ -17,8 +16,11 @@ const CKA_TOKENS: usize = 1024;
 pub(super) struct LayerAccumulator {
     cumulative: Option<LayerErrors>,
     injected: Option<LayerErrors>,
-    pub(super) linears: Vec<(LayerErrors, LayerErrors)>,
+    /// Of each product by name, in order: each side on its own input, and the quant's on base's.
+    pub(super) linears: Vec<(&'static str, LayerErrors, LayerErrors)>,
     cka: Vec<f64>,
+    cumulative_routes: RouterAgreement,
+    injected_routes: RouterAgreement,
 }
 
 /// What one tile showed.
@@ -27,6 +29,8 @@ pub(super) struct TileProbe {
     pub(super) cumulative: Option<LayerErrors>,
     pub(super) injected: Option<LayerErrors>,
     pub(super) cka: Option<f64>,
+    pub(super) cumulative_routes: RouterAgreement,
+    pub(super) injected_routes: RouterAgreement,
 }
 
 impl LayerAccumulator {
@@ -37,6 +41,8 @@ impl LayerAccumulator {
             }
         }
         self.cka.extend(probe.cka);
+        self.cumulative_routes.merge(&probe.cumulative_routes);
+        self.injected_routes.merge(&probe.injected_routes);
     }
 }
 
@@ -72,7 +78,7 @@ pub(super) fn layer_observations(
     let (mut layers, mut linears) = (Vec::new(), Vec::new());
     for (stage, accumulator) in accumulators.into_iter().enumerate() {
         let layer = stage.checked_sub(1);
-        for (linear, (cumulative, injected)) in LINEARS.iter().zip(&accumulator.linears) {
+        for (linear, cumulative, injected) in &accumulator.linears {
             linears.push(LinearObservation {
                 layer: layer.unwrap_or(0),
                 linear,
@@ -87,6 +93,8 @@ pub(super) fn layer_observations(
             cumulative: accumulator.cumulative.map(|errors| errors.finish()),
             injected: accumulator.injected.map(|errors| errors.finish()),
             cka: cka.map(|values| values.iter().sum::<f64>() / values.len() as f64),
+            router_agreement: accumulator.cumulative_routes.share(),
+            injected_router_agreement: accumulator.injected_routes.share(),
         };
         if observation.cumulative.is_some() || observation.cka.is_some() {
             layers.push(observation);

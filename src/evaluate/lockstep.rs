@@ -16,14 +16,14 @@ use super::{
     observations::{Observations, QuantObservations, WeightObservation},
     plan::{Chunk, Packing, plan},
     probe,
-    side::{Side, map_tiles, scored_rows},
+    side::{Probed, Side, map_tiles, scored_rows},
     spill::Spill,
 };
 use crate::{
     checkpoint::Weight,
     error::{Error, Result},
     metrics::layer::LayerErrors,
-    model::{Decoded, Decoder, Geometry, LINEARS, Layer},
+    model::{Decoded, Decoder, Geometry, Layer, Seen},
     observation::{BaseToken, QuantToken},
     progress::Progress,
     suite::Request,
@@ -135,7 +135,7 @@ impl<'a> Pass<'a> {
         };
         let accumulators = |decoder: &Decoder| {
             std::iter::repeat_with(LayerAccumulator::default)
-                .take(decoder.config.num_hidden_layers + 1)
+                .take(decoder.config.num_hidden_layers() + 1)
                 .collect()
         };
         Ok(Self {
@@ -164,13 +164,13 @@ impl<'a> Pass<'a> {
     fn work(&self, chunks: &[Chunk]) -> u64 {
         let tokens: u64 = chunks.iter().map(|chunk| chunk.tokens() as u64).sum();
         let sides = || self.base.iter().chain(&self.quants);
-        let layers: usize = sides().map(|side| side.decoder.config.num_hidden_layers).sum();
+        let layers: usize = sides().map(|side| side.decoder.config.num_hidden_layers()).sum();
         tokens * (layers as u64 + self.head_stages())
     }
 
     fn head_stages(&self) -> u64 {
         let in_layers =
-            |side: &Side| side.decoder.head_operations() / side.decoder.layer_operations([(1, 0)]);
+            |side: &Side| side.decoder.head_operations() / side.decoder.layer_operations(0, [(1, 0)]);
         self.base.iter().chain(&self.quants).map(in_layers).sum::<f64>().ceil() as u64
     }
 
@@ -179,12 +179,12 @@ impl<'a> Pass<'a> {
         if let Some(base) = &mut self.base {
             base.embed(chunk, self.requests)?;
         }
-        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers);
+        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers());
         let schedules: Vec<_> = self
             .quants
             .iter()
             .map(|side| {
-                let layers = side.decoder.config.num_hidden_layers;
+                let layers = side.decoder.config.num_hidden_layers();
                 // Without a base model there is nothing to wait for.
                 if base_layers == 0 { vec![None; layers] } else { schedule(layers, base_layers) }
             })
@@ -213,14 +213,14 @@ impl<'a> Pass<'a> {
         chunk: &Chunk,
         index: usize,
         progress: &dyn Progress,
-    ) -> Result<(Vec<Option<Tensor>>, Option<Layer>)> {
+    ) -> Result<(Vec<Option<Probed>>, Option<Layer>)> {
         let Some(base) = &mut self.base else { return Ok((Vec::new(), None)) };
         let start = Instant::now();
         let layer = base.decoder.layer(index, &mut self.decoded)?;
         let inputs = base.advance(&layer, chunk, progress)?;
         base.decoder.layer_weights(index).for_each(|weight| weight.release());
         base.seconds += start.elapsed().as_secs_f64();
-        self.operations += operations(base.decoder, chunk);
+        self.operations += operations(base.decoder, index, chunk);
         Ok((inputs, Some(layer).filter(|_| self.settings.probe_linears)))
     }
 
@@ -231,7 +231,7 @@ impl<'a> Pass<'a> {
         schedules: &[Vec<Option<usize>>],
         chunk: &Chunk,
         base_layer: Option<usize>,
-        inputs: &[Option<Tensor>],
+        inputs: &[Option<Probed>],
         base_linears: Option<&Layer>,
         first: bool,
         progress: &dyn Progress,
@@ -258,16 +258,13 @@ impl<'a> Pass<'a> {
         layer: usize,
         chunk: &Chunk,
         progress: &dyn Progress,
-    ) -> Result<(Layer, Vec<Option<Tensor>>)> {
+    ) -> Result<(Layer, Vec<Option<Probed>>)> {
         let side = &mut self.quants[quant];
         let start = Instant::now();
         let decoded = side.decoder.layer(layer, &mut self.decoded)?;
-        let mut inputs = side.advance(&decoded, chunk, progress)?;
-        if !self.settings.probe_linears {
-            inputs.clear();
-        }
+        let inputs = side.advance(&decoded, chunk, progress)?;
         side.seconds += start.elapsed().as_secs_f64();
-        self.operations += operations(side.decoder, chunk);
+        self.operations += operations(side.decoder, layer, chunk);
         Ok((decoded, inputs))
     }
 
@@ -275,7 +272,7 @@ impl<'a> Pass<'a> {
     fn is_parallel(&self, quant: usize) -> bool {
         let Some(base) = &self.base else { return false };
         let (base, quant) = (&base.decoder.config, &self.quants[quant].decoder.config);
-        base.num_hidden_layers == quant.num_hidden_layers && base.hidden_size == quant.hidden_size
+        base.num_hidden_layers() == quant.num_hidden_layers() && base.hidden_size == quant.hidden_size
     }
 
     /// Looks at both sides after the quant's `layer` (`None`: the embedding).
@@ -284,8 +281,8 @@ impl<'a> Pass<'a> {
         quant: usize,
         chunk: &Chunk,
         layer: Option<usize>,
-        decoded: Option<&(Layer, Vec<Option<Tensor>>)>,
-        base_inputs: &[Option<Tensor>],
+        decoded: Option<&(Layer, Vec<Option<Probed>>)>,
+        base_inputs: &[Option<Probed>],
     ) -> Result<()> {
         let parallel = self.is_parallel(quant);
         let Some(base) = &self.base else { return Ok(()) };
@@ -296,15 +293,21 @@ impl<'a> Pass<'a> {
             if !parallel {
                 return Ok(TileProbe { cka: cka(ours, &side.hidden[number])?, ..TileProbe::default() });
             }
-            let input = base_inputs.get(number).and_then(Option::as_ref);
+            let of_base = base_inputs.get(number).and_then(Option::as_ref);
+            let input = of_base.map(|probed| &probed.input);
             let mut probe = TileProbe::default();
             let cumulative = probe.cumulative.insert(LayerErrors::new());
             probe::absorb(cumulative, tile, input, ours, &side.hidden[number])?;
-            let (Some((decoded, _)), Some(input)) = (decoded, input) else { return Ok(probe) };
+            let (Some((decoded, inputs)), Some(of_base)) = (decoded, of_base) else { return Ok(probe) };
+            let mut seen = Seen::default();
             let injected = decoded
-                .forward(input, &side.geometry(tile)?, None)
+                .forward(&of_base.input, &side.geometry(tile)?, Some(&mut seen))
                 .map_err(Error::compute("running a quant's layer on base's input"))?;
-            probe::absorb(probe.injected.insert(LayerErrors::new()), tile, Some(input), ours, &injected)?;
+            probe::absorb(probe.injected.insert(LayerErrors::new()), tile, input, ours, &injected)?;
+            if let Some(own) = inputs.get(number).and_then(Option::as_ref) {
+                probe.cumulative_routes.absorb(tile.tokens(), &of_base.experts, &own.experts);
+            }
+            probe.injected_routes.absorb(tile.tokens(), &of_base.experts, &seen.experts);
             Ok(probe)
         };
         let probed: Vec<usize> =
@@ -313,7 +316,8 @@ impl<'a> Pass<'a> {
         // Merged in the tiles' order: the sums must not depend on which core was faster.
         for (number, probe) in probed.iter().zip(probes) {
             if probe.injected.is_some() {
-                self.operations += side.decoder.layer_operations(chunk.tiles[*number].lengths());
+                let layer = layer.unwrap_or(0);
+                self.operations += side.decoder.layer_operations(layer, chunk.tiles[*number].lengths());
             }
             accumulator.absorb(probe);
         }
@@ -327,35 +331,34 @@ impl<'a> Pass<'a> {
         chunk: &Chunk,
         layer: usize,
         base_layer: &Layer,
-        (decoded, quant_inputs): &(Layer, Vec<Option<Tensor>>),
-        base_inputs: &[Option<Tensor>],
+        (decoded, quant_inputs): &(Layer, Vec<Option<Probed>>),
+        base_inputs: &[Option<Probed>],
     ) -> Result<()> {
         let Some(base) = &self.base else { return Ok(()) };
         let side = &self.quants[quant];
         let accumulators = &mut self.layers[quant][layer + 1].linears;
-        accumulators.resize_with(LINEARS.len(), || (LayerErrors::new(), LayerErrors::new()));
         for (number, tile) in chunk.tiles.iter().enumerate() {
             let (Some(base_input), Some(quant_input)) = (&base_inputs[number], &quant_inputs[number]) else {
                 continue;
             };
-            let tapped = |layer: &Layer, geometry: &Geometry, input: &Tensor| {
-                let mut seen = Vec::with_capacity(LINEARS.len());
-                let mut tap = |_: &'static str, input: &Tensor, output: &Tensor| {
-                    seen.push((input.clone(), output.clone()));
-                    Ok(())
-                };
-                layer.forward(input, geometry, Some(&mut tap)).map(|_| seen)
+            let seen = |layer: &Layer, geometry: &Geometry, input: &Tensor| {
+                let mut seen = Seen { keeps_linears: true, ..Seen::default() };
+                layer.forward(input, geometry, Some(&mut seen)).map(|_| seen.linears)
             };
             let doing = "running a layer with its linears probed";
             let ours =
-                tapped(base_layer, &base.geometry(tile)?, base_input).map_err(Error::compute(doing))?;
+                seen(base_layer, &base.geometry(tile)?, &base_input.input).map_err(Error::compute(doing))?;
             let theirs =
-                tapped(decoded, &side.geometry(tile)?, quant_input).map_err(Error::compute(doing))?;
-            for (index, ((input, output), (_, other))) in ours.iter().zip(&theirs).enumerate() {
-                let injected = decoded
-                    .linear(LINEARS[index], input, &side.geometry(tile)?)
-                    .map_err(Error::compute(doing))?;
-                let (cumulative_errors, injected_errors) = &mut accumulators[index];
+                seen(decoded, &side.geometry(tile)?, &quant_input.input).map_err(Error::compute(doing))?;
+            for (name, input, output) in &ours {
+                let Some((_, _, other)) = theirs.iter().find(|(other, ..)| other == name) else { continue };
+                let injected =
+                    decoded.linear(name, input, &side.geometry(tile)?).map_err(Error::compute(doing))?;
+                let at = accumulators.iter().position(|(known, ..)| known == name).unwrap_or_else(|| {
+                    accumulators.push((*name, LayerErrors::new(), LayerErrors::new()));
+                    accumulators.len() - 1
+                });
+                let (_, cumulative_errors, injected_errors) = &mut accumulators[at];
                 probe::absorb(cumulative_errors, tile, None, output, other)?;
                 probe::absorb(injected_errors, tile, None, output, &injected)?;
             }
@@ -386,8 +389,8 @@ impl<'a> Pass<'a> {
         }
         for weight in weights {
             // Padded vocabularies and untied heads have no counterpart of the same shape.
-            let same = |other: &&Weight| other.name == weight.name && other.shape == weight.shape;
-            let Some(counterpart) = base.decoder.weights().iter().find(same) else { continue };
+            let counterpart = base.decoder.find_weight(&weight.name);
+            let Some(counterpart) = counterpart.filter(|other| other.shape == weight.shape) else { continue };
             let errors = probe::compare_weights(counterpart, weight)?;
             self.weights[quant]
                 .push(WeightObservation { name: weight.name.clone(), errors: errors.finish() });
@@ -479,7 +482,7 @@ impl<'a> Pass<'a> {
 
     fn finish(self) -> Result<Observations> {
         let speed = |side: &Side| self.tokens as f64 / side.seconds.max(f64::MIN_POSITIVE);
-        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers);
+        let base_layers = self.base.as_ref().map_or(0, |base| base.decoder.config.num_hidden_layers());
         let mean_mass = |side: usize| self.excluded_mass[side] / self.scored.max(1) as f64;
         let mut quants = Vec::with_capacity(self.quants.len());
         for (index, ((side, spill), (layers, weights))) in self
@@ -509,6 +512,6 @@ impl<'a> Pass<'a> {
     }
 }
 
-fn operations(decoder: &Decoder, chunk: &Chunk) -> f64 {
-    chunk.tiles.iter().map(|tile| decoder.layer_operations(tile.lengths())).sum()
+fn operations(decoder: &Decoder, layer: usize, chunk: &Chunk) -> f64 {
+    chunk.tiles.iter().map(|tile| decoder.layer_operations(layer, tile.lengths())).sum()
 }

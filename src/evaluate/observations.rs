@@ -19,6 +19,10 @@ pub struct LayerObservation {
     pub injected: Option<LayerErrorReport>,
     /// For another depth or width.
     pub cka: Option<f64>,
+    /// Share of tokens that go through the same experts on both sides, each on its own input; `None` without experts.
+    pub router_agreement: Option<f64>,
+    /// The same with the quant's layer on base's input.
+    pub injected_router_agreement: Option<f64>,
 }
 
 /// Divergence of one linear's output.
@@ -26,7 +30,7 @@ pub struct LayerObservation {
 pub struct LinearObservation {
     /// Layer.
     pub layer: usize,
-    /// One of [`crate::model::LINEARS`].
+    /// One of [`crate::model::linears`].
     pub linear: &'static str,
     /// Each side on its own input.
     pub cumulative: LayerErrorReport,

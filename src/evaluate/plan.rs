@@ -108,8 +108,8 @@ impl Tile {
             _ => {
                 let rows = self.tokens()..self.tokens() + read - from;
                 self.leaves.push(self.runs.len());
-                self.runs
-                    .push(Run { segment: Segment { rows, first_position: from, ancestors }, request: index });
+                let segment = Segment { rows, first_position: from, length: read, ancestors };
+                self.runs.push(Run { segment, request: index });
             }
         }
     }

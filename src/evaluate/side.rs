@@ -11,10 +11,18 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Decoder, Geometry, Layer, RopeTables},
+    model::{Decoder, Geometry, Layer, RopeTables, Seen},
     progress::Progress,
     suite::Request,
 };
+
+/// What a layer left behind of a probed tile.
+pub(super) struct Probed {
+    /// What went into it.
+    pub(super) input: Tensor,
+    /// The experts that each row went through; empty without any.
+    pub(super) experts: Vec<u32>,
+}
 
 /// A model on its way through the chunk.
 pub(super) struct Side<'a> {
@@ -34,28 +42,34 @@ impl<'a> Side<'a> {
         Geometry::of(tile.segments(), &self.tables).map_err(Error::compute("packing positions"))
     }
 
-    /// Moves every tile through a layer; returns the inputs of probed tiles, the others are let go.
+    /// Moves every tile through a layer; returns the inputs of probed tiles and the experts that their rows went
+    /// through, the others are let go.
     pub(super) fn advance(
         &mut self,
         layer: &Layer,
         chunk: &Chunk,
         progress: &dyn Progress,
-    ) -> Result<Vec<Option<Tensor>>> {
+    ) -> Result<Vec<Option<Probed>>> {
         let (decoder, tables) = (self.decoder, &self.tables);
-        let one = |(tile, hidden): (&Tile, &mut Tensor)| -> Result<Option<Tensor>> {
+        let one = |(tile, hidden): (&Tile, &mut Tensor)| -> Result<Option<Probed>> {
+            let mut seen = Seen::default();
             let output = Geometry::of(tile.segments(), tables)
-                .and_then(|geometry| layer.forward(hidden, &geometry, None))
+                .and_then(|geometry| {
+                    layer.forward(hidden, &geometry, Some(&mut seen).filter(|_| tile.probed))
+                })
                 .map_err(Error::compute("running a decoder layer"))?;
             progress.advance(tile.tokens() as u64);
-            Ok(Some(std::mem::replace(hidden, output)).filter(|_| tile.probed))
+            let input = std::mem::replace(hidden, output);
+            Ok(tile.probed.then_some(Probed { input, experts: seen.experts }))
         };
         map_tiles(decoder.device(), chunk.tiles.iter().zip(&mut self.hidden).collect(), one)
     }
 
     pub(super) fn embed(&mut self, chunk: &Chunk, requests: &[Request]) -> Result<()> {
         let start = Instant::now();
-        self.hidden =
-            chunk.tiles.iter().map(|tile| self.decoder.embed(&tile.ids(requests))).collect::<Result<_>>()?;
+        let one =
+            |tile: &Tile| self.decoder.embed(&tile.ids(requests), &Geometry::positions(&tile.segments()));
+        self.hidden = chunk.tiles.iter().map(one).collect::<Result<_>>()?;
         self.seconds += start.elapsed().as_secs_f64();
         Ok(())
     }

@@ -38,9 +38,10 @@ pub fn trace(decoder: &Decoder, tokens: &[u32]) -> Result<Trace> {
     }
     let tables = decoder.rope_tables(tokens.len())?;
     let geometry = Geometry::new(&[tokens.len()], &tables).map_err(Error::compute("packing positions"))?;
-    let mut hidden = vec![decoder.embed(tokens)?];
+    let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+    let mut hidden = vec![decoder.embed(tokens, &positions)?];
     let mut x = hidden[0].clone();
-    for layer in 0..decoder.config.num_hidden_layers {
+    for layer in 0..decoder.config.num_hidden_layers() {
         x = decoder
             .layer(layer, &mut Decoded::default())?
             .forward(&x, &geometry, None)
@@ -50,7 +51,7 @@ pub fn trace(decoder: &Decoder, tokens: &[u32]) -> Result<Trace> {
     let normed = decoder.final_norm(&x)?;
     let request = 0..tokens.len();
     let logits = logits(decoder, &decoder.head_input(&normed, std::slice::from_ref(&request))?)?;
-    if let Some(last) = hidden.last_mut().filter(|_| decoder.config.num_hidden_layers > 0) {
+    if let Some(last) = hidden.last_mut().filter(|_| decoder.config.num_hidden_layers() > 0) {
         *last = normed;
     }
     Ok(Trace { logits, hidden })
@@ -61,7 +62,7 @@ fn logits(decoder: &Decoder, normed: &Tensor) -> Result<Tensor> {
     let mut tiles = Vec::with_capacity(vocabulary.div_ceil(HEAD_TILE));
     for first in (0..vocabulary).step_by(HEAD_TILE) {
         let head = decoder.head_rows(first..vocabulary.min(first + HEAD_TILE))?;
-        let tile = head.t().and_then(|head| normed.matmul(&head));
+        let tile = head.t().and_then(|head| decoder.logits(normed, &head));
         tiles.push(tile.map_err(Error::compute("computing logits"))?);
     }
     Tensor::cat(&tiles, 1).map_err(Error::compute("joining logits"))

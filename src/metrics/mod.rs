@@ -10,6 +10,7 @@ pub mod cka;
 pub mod confidence;
 mod exp;
 pub mod layer;
+pub mod router;
 pub mod vocabulary;
 
 /// Lanes in which every sum of this module is accumulated: fixed, whatever the width of the machine's

@@ -10,30 +10,51 @@ use rayon::prelude::*;
 /// Queries of one block.
 const QUERY_BLOCK: usize = 128;
 
+/// What becomes of q·k before and in the softmax.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scores<'a> {
+    /// Factor.
+    pub(super) scale: f64,
+    /// c of c·tanh(score/c).
+    pub(super) softcap: Option<f32>,
+    /// A query sees itself and so many positions less one before it.
+    pub(super) window: Option<usize>,
+    /// A logit per head that takes weight and gives nothing.
+    pub(super) sinks: Option<&'a [f32]>,
+}
+
+impl Scores<'_> {
+    /// The first position that a query sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
 /// Attention over one sequence, of which the last `t` positions are asked.
 ///
-/// `q` `[t, num_attention_heads, head_dim]`, `k` and `v` `[n, num_key_value_heads, head_dim]` with n ≥ t, rotated;
-/// returns `[t, num_attention_heads · head_dim]`. softmax(q·kᵀ/√d)·v, each query seeing keys up to itself.
-pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+/// `q` `[t, num_attention_heads, d]`, `k` `[n, num_key_value_heads, d]` and `v` `[n, num_key_value_heads, e]` with n ≥ t,
+/// rotated; returns `[t, num_attention_heads · e]`. softmax(scale·q·kᵀ)·v, each query seeing keys up to itself.
+pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: &Scores) -> Result<Tensor> {
     let (t, heads, head_dim) = q.dims3()?;
-    let (n, kv_heads, _) = k.dims3()?;
+    let (n, kv_heads, value_dim) = v.dims3()?;
     let before = n - t;
     let group = heads / kv_heads;
-    let scale = 1.0 / (head_dim as f64).sqrt();
-    let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scale)?;
+    let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scores.scale)?;
     let k = k.permute((1, 2, 0))?;
     let v = v.transpose(0, 1)?.contiguous()?;
     let mut blocks = Vec::with_capacity(t.div_ceil(QUERY_BLOCK));
     for first in (0..t).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(t - first);
-        let keys = before + first + rows;
+        // What no query of the block sees is not multiplied at all.
+        let start = scores.first_seen(before + first);
+        let keys = before + first + rows - start;
         let q = q.narrow(2, first, rows)?.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
-        let scores = q.matmul(&k.narrow(2, 0, keys)?.contiguous()?)?;
-        let weights = causal_softmax(scores, rows, before + first)?;
-        let mixed = weights.matmul(&v.narrow(1, 0, keys)?.contiguous()?)?;
-        // [kv, group·rows, d] → [rows, kv·group·d]
-        let mixed = mixed.reshape((kv_heads, group, rows, head_dim))?.permute((2, 0, 1, 3))?;
-        blocks.push(mixed.contiguous()?.reshape((rows, heads * head_dim))?);
+        let products = q.matmul(&k.narrow(2, start, keys)?.contiguous()?)?;
+        let weights = causal_softmax(products, rows, before + first - start, scores)?;
+        let mixed = weights.matmul(&v.narrow(1, start, keys)?.contiguous()?)?;
+        // [kv, group·rows, e] → [rows, kv·group·e]
+        let mixed = mixed.reshape((kv_heads, group, rows, value_dim))?.permute((2, 0, 1, 3))?;
+        blocks.push(mixed.contiguous()?.reshape((rows, heads * value_dim))?);
     }
     if let [one] = blocks.as_slice() { Ok(one.clone()) } else { Tensor::cat(&blocks, 0) }
 }
@@ -62,13 +83,12 @@ impl Cached<'_> {
 
 /// As [`causal_attention`], where each query reads the oldest positions as stored and the recent ones as computed: what
 /// a cache with a residual window of full precision gives when tokens come one at a time.
-pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<Tensor> {
+pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached, how: &Scores) -> Result<Tensor> {
     let (t, heads, head_dim) = q.dims3()?;
     let (n, kv_heads, _) = k.fresh.dims3()?;
     let past = n - t;
     let group = heads / kv_heads;
-    let scale = 1.0 / (head_dim as f64).sqrt();
-    let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * scale)?;
+    let q = (q.reshape((t, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))? * how.scale)?;
     let transposed = |x: &Tensor| x.permute((1, 2, 0));
     let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous();
     let (fresh_k, stored_k) = (transposed(k.fresh)?, transposed(k.stored)?);
@@ -87,7 +107,7 @@ pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<T
             masked(q.matmul(&keys_of.narrow(2, 0, keys)?.contiguous()?)?, k, stored)
         };
         let scores = (scores(&fresh_k, false)? + scores(&stored_k, true)?)?;
-        let weights = causal_softmax(scores, rows, past + first)?;
+        let weights = causal_softmax(scores, rows, past + first, how)?;
         let mixed = |values: &Tensor, stored: bool| -> Result<Tensor> {
             masked(weights.clone(), v, stored)?.matmul(&values.narrow(1, 0, keys)?.contiguous()?)
         };
@@ -98,32 +118,48 @@ pub(super) fn with_residual_window(q: &Tensor, k: Cached, v: Cached) -> Result<T
     Tensor::cat(&blocks, 0)
 }
 
-/// Row-wise softmax of `[b, n·rows, keys]`, where row `r` sees the first `first + r % rows + 1` keys.
-fn causal_softmax(scores: Tensor, rows: usize, first: usize) -> Result<Tensor> {
-    if scores.device().is_cpu() {
-        scores.inplace_op1(&CausalSoftmax { rows, first })?;
-        return Ok(scores);
+/// Row-wise softmax of `[b, n·rows, keys]`, where row `r` of a head sees key `first + r % rows` and those before it.
+fn causal_softmax(products: Tensor, rows: usize, first: usize, scores: &Scores) -> Result<Tensor> {
+    if products.device().is_cpu() {
+        products.inplace_op1(&CausalSoftmax { rows, first, scores })?;
+        return Ok(products);
     }
-    masked_softmax(&scores, rows, first)
+    masked_softmax(&products, rows, first, scores)
 }
 
 /// The same by the tensor library's own operations, for devices without the fused pass.
-fn masked_softmax(scores: &Tensor, rows: usize, first: usize) -> Result<Tensor> {
-    let (batch, all_rows, keys) = scores.dims3()?;
+fn masked_softmax(products: &Tensor, rows: usize, first: usize, scores: &Scores) -> Result<Tensor> {
+    let (batch, all_rows, keys) = products.dims3()?;
+    let heads = batch * all_rows / rows;
+    let sees = |row: usize, key: usize| key <= first + row && key >= scores.first_seen(first + row);
     let mask: Vec<f32> = (0..rows)
-        .flat_map(|row| (0..keys).map(move |key| if key <= first + row { 0.0 } else { f32::NEG_INFINITY }))
+        .flat_map(|row| (0..keys).map(move |key| if sees(row, key) { 0.0 } else { f32::NEG_INFINITY }))
         .collect();
-    let mask = Tensor::from_vec(mask, (1, rows, keys), scores.device())?;
-    let scores = scores.reshape((batch * all_rows / rows, rows, keys))?.broadcast_add(&mask)?;
-    candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((batch, all_rows, keys))
+    let mask = Tensor::from_vec(mask, (1, rows, keys), products.device())?;
+    let products = match scores.softcap {
+        Some(cap) => ((products / f64::from(cap))?.tanh()? * f64::from(cap))?,
+        None => products.clone(),
+    };
+    let masked = products.reshape((heads, rows, keys))?.broadcast_add(&mask)?;
+    let weights = match scores.sinks {
+        None => candle_nn::ops::softmax(&masked, D::Minus1)?,
+        Some(sinks) => {
+            let sinks = Tensor::from_slice(sinks, (heads, 1, 1), products.device())?;
+            let sinks = sinks.broadcast_as((heads, rows, 1))?.contiguous()?;
+            let all = candle_nn::ops::softmax(&Tensor::cat(&[masked, sinks], 2)?, D::Minus1)?;
+            all.narrow(2, 0, keys)?.contiguous()?
+        }
+    };
+    weights.reshape((batch, all_rows, keys))
 }
 
-struct CausalSoftmax {
+struct CausalSoftmax<'a> {
     rows: usize,
     first: usize,
+    scores: &'a Scores<'a>,
 }
 
-impl InplaceOp1 for CausalSoftmax {
+impl InplaceOp1 for CausalSoftmax<'_> {
     fn name(&self) -> &'static str {
         "causal-softmax"
     }
@@ -134,9 +170,16 @@ impl InplaceOp1 for CausalSoftmax {
             candle_core::bail!("causal-softmax wants contiguous scores")
         };
         let keys = layout.dims().last().copied().unwrap_or(1);
-        values[start..end]
-            .par_chunks_mut(keys * self.rows)
-            .for_each(|head| pulp::Arch::new().dispatch(SoftmaxRows { head, keys, first: self.first }));
+        values[start..end].par_chunks_mut(keys * self.rows).enumerate().for_each(|(number, head)| {
+            let sink = self.scores.sinks.and_then(|sinks| sinks.get(number).copied());
+            pulp::Arch::new().dispatch(SoftmaxRows {
+                head,
+                keys,
+                first: self.first,
+                sink,
+                scores: self.scores,
+            });
+        });
         Ok(())
     }
 }
@@ -147,6 +190,8 @@ struct SoftmaxRows<'a> {
     head: &'a mut [f32],
     keys: usize,
     first: usize,
+    sink: Option<f32>,
+    scores: &'a Scores<'a>,
 }
 
 impl pulp::WithSimd for SoftmaxRows<'_> {
@@ -154,10 +199,16 @@ impl pulp::WithSimd for SoftmaxRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        for (row, scores) in self.head.chunks_exact_mut(self.keys).enumerate() {
-            let (seen, hidden) = scores.split_at_mut(self.first + row + 1);
-            softmax_in_place(seen);
-            hidden.fill(0.0);
+        for (row, products) in self.head.chunks_exact_mut(self.keys).enumerate() {
+            let own = self.first + row;
+            let (seen, later) = products.split_at_mut(own + 1);
+            let (earlier, seen) = seen.split_at_mut(self.scores.first_seen(own));
+            if let Some(cap) = self.scores.softcap {
+                seen.iter_mut().for_each(|value| *value = cap * tanh(*value / cap));
+            }
+            softmax_in_place(seen, self.sink);
+            earlier.fill(0.0);
+            later.fill(0.0);
         }
     }
 }
@@ -166,7 +217,7 @@ impl pulp::WithSimd for SoftmaxRows<'_> {
 const LANES: usize = 16;
 
 #[inline(always)]
-fn softmax_in_place(row: &mut [f32]) {
+fn softmax_in_place(row: &mut [f32], sink: Option<f32>) {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -174,7 +225,8 @@ fn softmax_in_place(row: &mut [f32]) {
             maxima[lane] = if chunk[lane] > maxima[lane] { chunk[lane] } else { maxima[lane] };
         }
     }
-    let max = maxima.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+    let lowest = sink.unwrap_or(f32::NEG_INFINITY);
+    let max = maxima.iter().chain(rest).fold(lowest, |a, b| if *b > a { *b } else { a });
     let mut sums = [0f32; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
@@ -183,7 +235,7 @@ fn softmax_in_place(row: &mut [f32]) {
             sums[lane] += chunk[lane];
         }
     }
-    let mut sum: f32 = sums.iter().sum();
+    let mut sum: f32 = sums.iter().sum::<f32>() + sink.map_or(0.0, |sink| exp(sink - max));
     for value in rest {
         *value = exp(*value - max);
         sum += *value;
@@ -220,6 +272,13 @@ fn exp(x: f32) -> f32 {
     let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let power = f32::from_bits(exponent << 23);
     if x < -87.0 { 0.0 } else { p * power }
+}
+
+/// tanh by [`exp`], without a branch: (1 − t)/(1 + t) with t = e^(−2|x|). NaN stays NaN.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let t = exp(-2.0 * x.abs());
+    ((1.0 - t) / (1.0 + t)).copysign(x)
 }
 
 #[cfg(test)]
@@ -265,13 +324,56 @@ mod tests {
         out
     }
 
+    /// Everything seen, scaled as usual.
+    fn usual(head_dim: usize) -> Scores<'static> {
+        Scores { scale: 1.0 / (head_dim as f64).sqrt(), softcap: None, window: None, sinks: None }
+    }
+
+    #[test]
+    fn tanh_is_accurate() {
+        for step in -20_000..20_000 {
+            let x = step as f32 * 1e-3;
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 3e-7, "{x}");
+        }
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
     #[test]
     fn the_fused_softmax_equals_the_tensor_library() -> Result<()> {
         let (rows, first, keys) = (37, 64, 101);
-        let scores = Tensor::randn(0f32, 5.0, (3, 2 * rows, keys), &Device::Cpu)?;
-        let library = masked_softmax(&scores, rows, first)?.flatten_all()?.to_vec1::<f32>()?;
-        let fused = causal_softmax(scores.copy()?, rows, first)?.flatten_all()?.to_vec1::<f32>()?;
-        let worst = library.iter().zip(&fused).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let sinks = [0.5, -3.0, 9.0, 0.0, 1.0, 2.0];
+        let products = Tensor::randn(0f32, 5.0, (3, 2 * rows, keys), &Device::Cpu)?;
+        for (softcap, window, sinks) in [
+            (None, None, None),
+            (Some(3.0), None, None),
+            (None, Some(7), None),
+            (None, None, Some(&sinks[..])),
+            (Some(2.0), Some(70), Some(&sinks[..])),
+        ] {
+            let scores = Scores { softcap, window, sinks, ..usual(1) };
+            let library = masked_softmax(&products, rows, first, &scores)?.flatten_all()?.to_vec1::<f32>()?;
+            let fused =
+                causal_softmax(products.copy()?, rows, first, &scores)?.flatten_all()?.to_vec1::<f32>()?;
+            let worst = library.iter().zip(&fused).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-6, "{worst}");
+        }
+        Ok(())
+    }
+
+    /// A window over blocks: what is cut off is what a mask hides.
+    #[test]
+    fn a_window_over_many_blocks_equals_its_mask() -> Result<()> {
+        let (t, heads, d) = (3 * QUERY_BLOCK + 5, 2, 4);
+        let random = || Tensor::randn(0f32, 1.0, (t, heads, d), &Device::Cpu);
+        let (q, k, v) = (random()?, random()?, random()?);
+        let window = Some(QUERY_BLOCK + 9);
+        let ours = causal_attention(&q, &k, &v, &Scores { window, ..usual(d) })?;
+        let products =
+            (q.transpose(0, 1)?.contiguous()?.matmul(&k.permute((1, 2, 0))?.contiguous()?)? * 0.5)?;
+        let weights = masked_softmax(&products, t, 0, &Scores { window, ..usual(d) })?;
+        let expected =
+            weights.matmul(&v.transpose(0, 1)?.contiguous()?)?.transpose(0, 1)?.reshape((t, heads * d))?;
+        let worst = (ours - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         assert!(worst < 1e-6, "{worst}");
         Ok(())
     }
@@ -290,7 +392,8 @@ mod tests {
         };
         let (q, k, v) = (random(t * heads * d, 1), random(t * kv_heads * d, 2), random(t * kv_heads * d, 3));
         let tensor = |x: &[f32], h: usize| Tensor::from_slice(x, (t, h, d), &Device::Cpu);
-        let ours = causal_attention(&tensor(&q, heads)?, &tensor(&k, kv_heads)?, &tensor(&v, kv_heads)?)?;
+        let (k_tensor, v_tensor) = (tensor(&k, kv_heads)?, tensor(&v, kv_heads)?);
+        let ours = causal_attention(&tensor(&q, heads)?, &k_tensor, &v_tensor, &usual(d))?;
         let ours = ours.flatten_all()?.to_vec1::<f32>()?;
         let expected = naive(&q, &k, &v, t, heads, kv_heads, d);
         let worst = ours.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
@@ -312,6 +415,7 @@ mod tests {
             &q,
             Cached { fresh: &k, stored: &stored_k, stored_before: &before_k },
             Cached { fresh: &v, stored: &stored_v, stored_before: &before_v },
+            &usual(d),
         )?;
         let ours = ours.flatten_all()?.to_vec1::<f32>()?;
         let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>());

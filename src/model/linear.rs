@@ -74,6 +74,8 @@ impl ActivationMode {
 /// A linear with its weight decoded.
 #[derive(Clone, Debug)]
 pub struct Linear {
+    /// Its module, as probes call it; empty for one of many experts.
+    pub(super) name: &'static str,
     /// `[out, in]`.
     pub(super) weight: Tensor,
     /// `[out]`.

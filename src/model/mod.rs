@@ -6,11 +6,22 @@
 
 mod activations;
 mod attention;
+mod build;
+mod context;
+mod delta_net;
+mod experts;
+mod geometry;
 pub mod kv_cache;
+mod latent_attention;
 mod layer;
 mod linear;
+mod mlp;
+mod norm;
 mod random;
 mod rope;
+mod softmax_attention;
+mod state;
+mod weights;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,22 +31,29 @@ use std::{
 
 use candle_core::{Device, Tensor};
 
-pub use self::layer::{Geometry, KvState, LINEARS, Layer, Segment};
-pub use self::linear::{ActivationMode, Linear, Rounding};
-pub use self::rope::RopeTables;
-use self::{kv_cache::KvCacheScheme, layer::linear_shapes, linear::rounded, random::SplitMix, rope::Rope};
+pub use self::{
+    context::Seen,
+    geometry::{Geometry, Segment},
+    layer::Layer,
+    linear::{ActivationMode, Linear, Rounding},
+    rope::RopeTables,
+    state::KvState,
+    weights::{expected_weights, linears},
+};
+use self::{
+    kv_cache::KvCacheScheme,
+    linear::rounded,
+    random::SplitMix,
+    weights::{EMBEDDING, FINAL_NORM, HEAD, POSITIONS, multiplied},
+};
 use crate::{
     checkpoint::{
         Checkpoint, Weight,
         activations::{ActivationFormat, ActivationQuantization, KvCacheQuantization},
-        config::ModelConfig,
+        config::{LayerConfig, Mixer, ModelConfig, RopeConfig},
     },
     error::{Error, Result},
 };
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const FINAL_NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// A model whose weights are known by name and shape, but not yet read.
 #[derive(Clone, Debug)]
@@ -43,7 +61,8 @@ pub struct Decoder {
     /// The architecture.
     pub config: ModelConfig,
     weights: Arc<Vec<Weight>>,
-    rope: Rope,
+    /// Where each name is in `weights`.
+    by_name: Arc<HashMap<String, usize>>,
     device: Device,
     rounding: Rounding,
     activations: ActivationMode,
@@ -106,28 +125,6 @@ impl Decoded {
     }
 }
 
-/// Name and shape of every weight that a decoder of this config has, in the order of use.
-pub fn expected_weights(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let hidden = config.hidden_size;
-    let mut expected = vec![(EMBEDDING.to_owned(), vec![config.vocab_size, hidden])];
-    for layer in 0..config.num_hidden_layers {
-        let name = |module: &str| format!("model.layers.{layer}.{module}");
-        expected.push((name("input_layernorm.weight"), vec![hidden]));
-        for (module, (shape, biased)) in LINEARS.iter().zip(linear_shapes(config)) {
-            expected.push((name(&format!("{module}.weight")), shape.to_vec()));
-            if biased {
-                expected.push((name(&format!("{module}.bias")), vec![shape[0]]));
-            }
-        }
-        expected.push((name("post_attention_layernorm.weight"), vec![hidden]));
-    }
-    expected.push((FINAL_NORM.to_owned(), vec![hidden]));
-    if !config.tie_word_embeddings {
-        expected.push((HEAD.to_owned(), vec![config.vocab_size, hidden]));
-    }
-    expected
-}
-
 impl Decoder {
     /// Finds and checks every weight; reads headers only.
     ///
@@ -139,7 +136,7 @@ impl Decoder {
             .iter()
             .map(|(name, shape)| checkpoint.weight(&config, name, shape))
             .collect::<Result<Vec<_>>>()?;
-        if let Some(stray) = checkpoint.unused_layer_tensors(&weights).first() {
+        if let Some(stray) = checkpoint.unused_layer_tensors(&config, &weights).first() {
             return Err(Error::tensor(
                 &checkpoint.path,
                 stray,
@@ -147,17 +144,20 @@ impl Decoder {
                 "the file computes something else than its config says; it cannot be measured faithfully",
             ));
         }
-        let rope = Rope::new(&config.rope, config.head_dim);
-        let kv_cache = (0..config.num_hidden_layers)
-            .map(|layer| {
-                let declared = checkpoint.kv_cache(&format!("model.layers.{layer}.self_attn"))?;
-                declared.map(|declared| declared_scheme(declared, config.head_dim)).transpose()
+        let kv_cache = config
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, layer)| {
+                let declared = checkpoint.kv_cache(&format!("model.layers.{index}.self_attn"))?;
+                declared.map(|declared| declared_scheme(declared, layer)).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
+        let by_name = weights.iter().enumerate().map(|(index, weight)| (weight.name.clone(), index));
         Ok(Self {
+            by_name: Arc::new(by_name.collect()),
             config,
             weights: Arc::new(weights),
-            rope,
             device: device.clone(),
             rounding: Rounding::None,
             activations: ActivationMode::Declared,
@@ -181,7 +181,13 @@ impl Decoder {
     /// # Errors
     /// A scheme that does not fit the width of a head.
     pub fn with_kv_cache(&self, scheme: KvCacheScheme) -> Result<Self> {
-        scheme.check(self.config.head_dim)?;
+        self.config.layers.iter().try_for_each(|layer| fits(&scheme, layer))?;
+        if !self.config.layers.iter().any(|layer| layer.mixer.kv_widths().is_some()) {
+            return Err(Error::argument(
+                format!("@kv={} changes nothing: no layer of this model has a KV cache", scheme.name()),
+                "leave the step out",
+            ));
+        }
         Ok(Self { kv_cache: Some(scheme), ..self.clone() })
     }
 
@@ -256,7 +262,10 @@ impl Decoder {
     /// The weights of one layer.
     pub fn layer_weights(&self, layer: usize) -> impl Iterator<Item = &Weight> {
         let prefix = format!("model.layers.{layer}.");
-        self.weights.iter().filter(move |weight| weight.name.starts_with(&prefix))
+        // They lie together.
+        let first = self.weights.iter().position(|weight| weight.name.starts_with(&prefix));
+        let rest = first.map_or(&[][..], |first| &self.weights[first..]);
+        rest.iter().take_while(move |weight| weight.name.starts_with(&prefix))
     }
 
     /// The weights outside all layers: embedding, final norm, head.
@@ -264,61 +273,62 @@ impl Decoder {
         self.weights.iter().filter(|weight| !weight.name.starts_with("model.layers."))
     }
 
-    /// Rotary tables of the first `length` positions, shared by every tile of a run.
+    /// Rotations for sequences of up to `length` tokens, shared by every tile of a run.
     pub fn rope_tables(&self, length: usize) -> Result<RopeTables> {
-        self.rope.tables(length, &self.device).map_err(Error::compute("computing rotary tables"))
+        RopeTables::new(&self.config.ropes, length, &self.device)
+            .map_err(Error::compute("computing rotary tables"))
     }
 
-    /// Embedding lookup: `[tokens.len(), hidden_size]` f32.
-    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
-        let weight = self.weight(EMBEDDING)?;
-        let mut rows = vec![0.0; tokens.len() * self.config.hidden_size];
-        weight.gather_rows(tokens, &mut rows)?;
+    /// Embedding lookup: `[tokens.len(), hidden_size]` f32. `positions` are the tokens' own in their sequences.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, a position beyond those that the model has learned.
+    pub fn embed(&self, tokens: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let width = self.config.hidden_size;
+        let mut rows = vec![0.0; tokens.len() * width];
+        self.weight(EMBEDDING)?.gather_rows(tokens, &mut rows)?;
+        if self.config.embedding_multiplier != 1.0 {
+            let factor = self.config.embedding_multiplier as f32;
+            rows.iter_mut().for_each(|value| *value *= factor);
+        }
+        if let Some(learned) = self.config.learned_positions {
+            if let Some(beyond) = positions.iter().find(|position| **position as usize >= learned) {
+                return Err(Error::argument(
+                    format!(
+                        "a text has a token at position {beyond}; the model has learned {learned} positions"
+                    ),
+                    format!("give --window {learned} or less"),
+                ));
+            }
+            let mut added = vec![0.0; rows.len()];
+            self.weight(POSITIONS)?.gather_rows(positions, &mut added)?;
+            rows.iter_mut().zip(added).for_each(|(value, position)| *value += position);
+        }
         if self.nudged {
-            nudge(tokens, self.config.hidden_size, &mut rows);
+            nudge(tokens, width, &mut rows);
         }
-        Tensor::from_vec(rows, (tokens.len(), self.config.hidden_size), &self.device)
+        Tensor::from_vec(rows, (tokens.len(), width), &self.device)
             .map_err(Error::compute("moving the embedding to the device"))
-    }
-
-    /// Decodes one layer.
-    pub fn layer(&self, layer: usize, decoded: &mut Decoded) -> Result<Layer> {
-        let mut tensor = |module: &str| -> Result<(Tensor, &Weight)> {
-            let weight = self.weight(&format!("model.layers.{layer}.{module}"))?;
-            Ok((decoded.tensor(weight, &self.device)?, weight))
-        };
-        let mut linears = Vec::with_capacity(LINEARS.len());
-        for (module, (_, biased)) in LINEARS.iter().zip(linear_shapes(&self.config)) {
-            let (matrix, weight) = tensor(&format!("{module}.weight"))?;
-            let bias = if biased { Some(tensor(&format!("{module}.bias"))?.0) } else { None };
-            linears.push(Linear {
-                weight: matrix,
-                bias,
-                input: self.activations.input(weight),
-                output: self.activations.output(weight),
-            });
-        }
-        let linears = linears
-            .try_into()
-            .map_err(|_| Error::argument("a layer has another number of linears", "report this as a bug"))?;
-        Ok(Layer {
-            input_layernorm: tensor("input_layernorm.weight")?.0,
-            post_attention_layernorm: tensor("post_attention_layernorm.weight")?.0,
-            linears,
-            num_attention_heads: self.config.num_attention_heads,
-            num_key_value_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            rms_norm_eps: self.config.rms_norm_eps as f32,
-            rounding: self.rounding,
-            kv_cache: self.kv_cache(layer).cloned(),
-        })
     }
 
     /// The final norm: `[n, hidden]` → `[n, hidden]`.
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = decoded(self.weight(FINAL_NORM)?, &self.device)?;
-        candle_nn::ops::rms_norm(x, &weight, self.config.rms_norm_eps as f32)
-            .map_err(Error::compute("computing the final norm"))
+        let norm = self.norm(FINAL_NORM, &mut Decoded::default())?;
+        norm.forward(x).map_err(Error::compute("computing the final norm"))
+    }
+
+    /// Logits of rows that [`Decoder::head_input`] gave, over the ids of a decoded tile of the head, turned:
+    /// `[n, hidden]` and `[hidden, ids]` → `[n, ids]`.
+    pub fn logits(&self, rows: &Tensor, head: &Tensor) -> candle_core::Result<Tensor> {
+        let logits = rows.matmul(head)?;
+        let logits = match self.config.logits_divisor {
+            1.0 => logits,
+            divisor => (logits / divisor)?,
+        };
+        match self.config.logits_softcap {
+            None => Ok(logits),
+            Some(cap) => (logits / cap)?.tanh()? * cap,
+        }
     }
 
     /// What goes into the head's product: the normed states `[n, hidden]`, rounded where the head's scheme says so.
@@ -354,20 +364,39 @@ impl Decoder {
 
     /// Multiply-adds, counted as two operations, of one layer over runs of tokens: how many each has, and how many
     /// came before it in its sequence.
-    pub fn layer_operations(&self, runs: impl IntoIterator<Item = (usize, usize)>) -> f64 {
-        let per_token: usize = linear_shapes(&self.config).iter().map(|(shape, _)| shape[0] * shape[1]).sum();
-        let attention = 2 * self.config.num_attention_heads * self.config.head_dim;
+    pub fn layer_operations(&self, layer: usize, runs: impl IntoIterator<Item = (usize, usize)>) -> f64 {
+        let Some(config) = self.config.layers.get(layer) else { return 0.0 };
+        let per_token = multiplied(config, &self.config) as f64;
         let of_run = |(tokens, before): (usize, usize)| {
             let (t, before) = (tokens as f64, before as f64);
             // Each query meets the keys up to itself, once for the scores and once for the values.
-            2.0 * t * per_token as f64 + 2.0 * attention as f64 * (t * before + t * (t + 1.0) / 2.0)
+            let mixing = match &config.mixer {
+                Mixer::Attention(attention) => {
+                    let width = 2 * attention.num_attention_heads * attention.head_dim;
+                    let seen =
+                        |met: f64| met.min(attention.window.map_or(f64::INFINITY, |window| window as f64));
+                    width as f64 * t * seen(before + (t + 1.0) / 2.0)
+                }
+                Mixer::LatentAttention(latent) => {
+                    let width = latent.qk_nope_head_dim + latent.qk_rope_head_dim + latent.v_head_dim;
+                    (latent.num_attention_heads * width) as f64 * t * (before + (t + 1.0) / 2.0)
+                }
+                // The memory is read, corrected and read again.
+                Mixer::GatedDeltaNet(net) => {
+                    t * 3.0 * (net.num_value_heads * net.key_head_dim * net.value_head_dim) as f64
+                }
+            };
+            2.0 * (t * per_token + mixing)
         };
         runs.into_iter().map(of_run).sum::<f64>()
     }
 
-    /// Whether a linear rounds its input by a scale (or a set of columns) of the whole request, so that a request must
-    /// be computed as a whole.
+    /// Whether something depends on the whole request, so that it must be computed as a whole: the scale (or set of
+    /// columns) that a linear rounds its input by, or the rotation.
     pub fn needs_whole_requests(&self) -> bool {
+        if self.config.ropes.iter().any(RopeConfig::depends_on_length) {
+            return true;
+        }
         self.weights.iter().any(|weight| {
             [self.activations.input(weight), self.activations.output(weight)]
                 .iter()
@@ -381,8 +410,13 @@ impl Decoder {
         2.0 * (self.config.vocab_size * self.config.hidden_size) as f64
     }
 
+    /// The weight of this name, if the model has it.
+    pub fn find_weight(&self, name: &str) -> Option<&Weight> {
+        self.weights.get(*self.by_name.get(name)?)
+    }
+
     fn weight(&self, name: &str) -> Result<&Weight> {
-        self.weights.iter().find(|weight| weight.name == name).ok_or_else(|| {
+        self.find_weight(name).ok_or_else(|| {
             Error::argument(format!("no weight is named {name}"), "report this as a bug of qeval")
         })
     }
@@ -394,7 +428,25 @@ fn decoded(weight: &Weight, device: &Device) -> Result<Tensor> {
         .map_err(Error::compute(format!("moving {} to the device", weight.name)))
 }
 
-fn declared_scheme(declared: KvCacheQuantization, head_dim: usize) -> Result<KvCacheScheme> {
+/// Refuses a cache that does not fit what a layer caches.
+fn fits(scheme: &KvCacheScheme, layer: &LayerConfig) -> Result<()> {
+    let Some(widths) = layer.mixer.kv_widths() else { return Ok(()) };
+    scheme.check(widths.key)?;
+    // A latent is a key and a value at once, and expanded as a whole.
+    let row_by_row = scheme.stored_before(kv_cache::Part::Keys, 0) == 1;
+    if widths.value == 0 && !row_by_row {
+        return Err(Error::argument(
+            format!(
+                "@kv={} keeps recent positions as computed, which is not implemented for latent attention",
+                scheme.name()
+            ),
+            "choose a cache that stores every position at once: q8_0, fp8 …",
+        ));
+    }
+    Ok(())
+}
+
+fn declared_scheme(declared: KvCacheQuantization, layer: &LayerConfig) -> Result<KvCacheScheme> {
     let KvCacheQuantization { format, k_scale, v_scale } = declared;
     let scheme = match format {
         ActivationFormat::Int { bits: 8, symmetric: true } => KvCacheScheme::Int8 { k_scale, v_scale },
@@ -406,7 +458,7 @@ fn declared_scheme(declared: KvCacheQuantization, head_dim: usize) -> Result<KvC
             ));
         }
     };
-    scheme.check(head_dim)?;
+    fits(&scheme, layer)?;
     Ok(scheme)
 }
 

@@ -26,10 +26,10 @@ use self::{
 use super::{Base, EncodingShare, Kept, Progress, Written};
 use crate::{
     checkpoint::{
-        RowOrder, Weight,
+        Weight,
         config::{ModelConfig, RopeScaling},
         encoding::Encoding,
-        names,
+        gguf_place,
     },
     cousin::simulate::encode_ggml,
     error::{Error, Result},
@@ -43,7 +43,11 @@ struct Planned {
 }
 
 enum Content {
-    Weight { weight: Box<Weight>, order: RowOrder },
+    /// `rows`: of each of the file's rows, the model's; `None`: as they are.
+    Weight {
+        weight: Box<Weight>,
+        rows: Option<Vec<usize>>,
+    },
     Values(Vec<f32>),
 }
 
@@ -83,19 +87,20 @@ pub(super) fn write(
                 put(&mut file, &bytes)?;
                 done += bytes.len() as u64;
             }
-            Content::Weight { weight, order } if !weight.is_matrix() => {
+            Content::Weight { weight, rows } if !weight.is_matrix() => {
                 let values = weight.decode()?;
+                let model_row = |at: usize| rows.as_ref().map_or(at, |rows| rows[at]);
                 let bytes: Vec<u8> =
-                    (0..values.len()).flat_map(|at| values[order.model_row(at)].to_le_bytes()).collect();
+                    (0..values.len()).flat_map(|at| values[model_row(at)].to_le_bytes()).collect();
                 put(&mut file, &bytes)?;
                 done += bytes.len() as u64;
             }
-            Content::Weight { weight, order } => {
+            Content::Weight { weight, rows: order } => {
                 let (rows, columns) = (weight.rows(), weight.columns());
                 let step = (BAND_WEIGHTS / columns.max(1)).max(1);
                 for first in (0..rows).step_by(step) {
                     let band = first..rows.min(first + step);
-                    let bytes = encoded(weight, *order, tensor.entry.encoding, band)?;
+                    let bytes = encoded(weight, order.as_deref(), tensor.entry.encoding, band)?;
                     put(&mut file, &bytes)?;
                     done += bytes.len() as u64;
                     progress(name, done, total);
@@ -140,18 +145,29 @@ fn plan(base: &Base, file_type: FileType) -> Result<Vec<Planned>> {
     let shape = Shape::of(&base.config);
     let mut planned = Vec::new();
     for weight in &base.weights {
-        let name = names::gguf_name(&weight.name)
-            .ok_or_else(|| weight.problem("has no name in GGUF", "report this as a bug of qeval"))?;
+        let (name, order) = gguf_place(&base.config, &weight.name).ok_or_else(|| {
+            weight.problem(
+                format!(
+                    "cannot be written to GGUF: a {} lies there in other pieces than here",
+                    base.config.architecture.name()
+                ),
+                "files of Llama- and Qwen2-type models can be written so far; llama.cpp's converter writes the others",
+            )
+        })?;
         let Choice { encoding, why } =
             mixture::choose(file_type, shape, &name, weight.columns(), !weight.is_matrix());
         let bytes = encoding
             .encoded_bytes(weight.parameters())
             .ok_or_else(|| weight.problem("is too large", "report this as a bug of qeval"))?;
-        let order = RowOrder::of_gguf(&base.config, &weight.name);
+        let rows = order.map(|order| {
+            let mut rows = vec![0; order.len()];
+            order.iter().enumerate().for_each(|(row, stored)| rows[*stored as usize] = row);
+            rows
+        });
         planned.push(Planned {
             entry: Entry { name, shape: weight.shape.clone(), encoding, bytes: bytes as u64 },
             why,
-            content: Content::Weight { weight: Box::new(weight.clone()), order },
+            content: Content::Weight { weight: Box::new(weight.clone()), rows },
         });
     }
     if let Some(divisors) = rope_divisors(&base.config) {
@@ -179,7 +195,8 @@ fn layer(name: &str) -> Option<usize> {
 /// What every rotary frequency is divided by, where llama.cpp reads that from a tensor: Llama 3.1's scaling, in f32 as its
 /// converter computes it (conversion/llama.py).
 fn rope_divisors(config: &ModelConfig) -> Option<Vec<f32>> {
-    let (factor, low, high, original) = match &config.rope.scaling {
+    let rope = config.ropes.first()?;
+    let (factor, low, high, original) = match &rope.scaling {
         RopeScaling::Divisors { divisors } => return Some(divisors.clone()),
         RopeScaling::Llama3 {
             factor,
@@ -190,8 +207,8 @@ fn rope_divisors(config: &ModelConfig) -> Option<Vec<f32>> {
         _ => return None,
     };
     let [factor, low, high, original] = [factor, low, high, original].map(|x| x as f32);
-    let (theta, dimensions) = (config.rope.theta as f32, config.head_dim as f32);
-    let divisors = (0..config.head_dim / 2).map(|pair| {
+    let (theta, dimensions) = (rope.theta as f32, rope.dims as f32);
+    let divisors = (0..rope.dims / 2).map(|pair| {
         let frequency = 1.0 / theta.powf(2.0 * pair as f32 / dimensions);
         let wavelength = std::f32::consts::TAU / frequency;
         if wavelength < original / high {
@@ -209,7 +226,7 @@ fn rope_divisors(config: &ModelConfig) -> Option<Vec<f32>> {
 /// The bytes of some rows of a matrix, in the file's order.
 fn encoded(
     weight: &Weight,
-    order: RowOrder,
+    order: Option<&[usize]>,
     encoding: Encoding,
     band: std::ops::Range<usize>,
 ) -> Result<Vec<u8>> {
@@ -224,10 +241,10 @@ fn encoded(
         let rows = rows_per_task.min(band.end - first);
         let mut values = vec![0.0; rows * columns];
         match order {
-            RowOrder::Plain => weight.decode_rows_here(first..first + rows, &mut values)?,
-            order => {
-                for (row, values) in (first..).zip(values.chunks_exact_mut(columns)) {
-                    let row = order.model_row(row);
+            None => weight.decode_rows_here(first..first + rows, &mut values)?,
+            Some(order) => {
+                for (row, values) in order[first..].iter().zip(values.chunks_exact_mut(columns)) {
+                    let row = *row;
                     weight.decode_rows_here(row..row + 1, values)?;
                 }
             }
@@ -246,7 +263,7 @@ fn encoded(
             Some(at) => Err(weight.problem(
                 format!(
                     "row {} has values beyond what {} can hold",
-                    order.model_row(first + at / columns),
+                    order.map_or(first + at / columns, |order| order[first + at / columns]),
                     encoding.name()
                 ),
                 "choose a target with a wider range, as bf16; weights as large as these are rarely meant",

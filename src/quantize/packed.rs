@@ -21,7 +21,7 @@ use self::{
 };
 use super::{EncodingShare, Kept, Progress, Written};
 use crate::{
-    checkpoint::{Checkpoint, Format, StoredTensor, Weight, config::ModelConfig},
+    checkpoint::{Checkpoint, Format, StoredTensor, Weight, config::ModelConfig, stores_turned},
     cousin::simulate::{Encoder, Quantizer, Simulation},
     error::{Error, Result},
 };
@@ -237,6 +237,13 @@ impl Base {
                 "give the folder of a Hugging Face checkpoint",
             ));
         };
+        if stores_turned(&config) {
+            return Err(Error::file(
+                path,
+                format!("is a {}, whose matrices lie the other way round", config.architecture.name()),
+                "no tool quantizes such a model into this layout; simulate it instead: model@w8a8",
+            ));
+        }
         let config_json = folder::read_json(&config_path)?;
         let (mut weights, mut copied) = (Vec::new(), Vec::new());
         for tensor in checkpoint.tensors.values() {
@@ -248,7 +255,7 @@ impl Base {
                 copied.push((part(&checkpoint, tensor)?, tensor.clone()));
                 continue;
             }
-            let weight = checkpoint.weight(&config, &tensor.name, &tensor.shape)?;
+            let weight = checkpoint.weight_as_stored(tensor)?;
             if weight.is_packed() {
                 return Err(weight.problem(
                     format!("is quantized already ({})", weight.encoding),
@@ -353,7 +360,7 @@ impl Plan {
                 &base.checkpoint.path,
                 format!(
                     "has no linear inside a layer ({} layers in its config)",
-                    base.config.num_hidden_layers
+                    base.config.num_hidden_layers()
                 ),
                 "give the checkpoint of a language model",
             ));

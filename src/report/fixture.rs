@@ -307,6 +307,8 @@ fn layer(i: usize, sqnr_db: Option<f64>) -> LayerComparison {
         )),
         injected: Some(view(sqnr_db.map(|db| db + own.get(i).copied().unwrap_or(10.0)))),
         cka: None,
+        router_agreement: None,
+        injected_router_agreement: None,
     }
 }
 

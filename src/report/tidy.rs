@@ -191,12 +191,18 @@ struct LayerRow<'a> {
     positions: &'static str,
     errors: Option<&'a ErrorView>,
     cka: Option<f64>,
+    router_agreement: Option<f64>,
 }
 
 fn layers(comparison: &Comparison) -> Table {
     type Row<'a> = Of<'a, LayerRow<'a>>;
     let rows: Vec<Row<'_>> = of_all(comparison, |q| {
         let rows = q.layers.iter().flat_map(|l| {
+            let agreement = |view: &str| match view {
+                "cumulative" => l.router_agreement,
+                "injected" => l.injected_router_agreement,
+                _ => None,
+            };
             let row = |view, positions, errors, cka| LayerRow {
                 stage: l.stage,
                 layer: l.layer,
@@ -205,6 +211,7 @@ fn layers(comparison: &Comparison) -> Table {
                 positions,
                 errors,
                 cka,
+                router_agreement: agreement(view).filter(|_| positions == "all"),
             };
             let views = [("cumulative", l.cumulative.as_ref()), ("injected", l.injected.as_ref())];
             let errors = views.into_iter().flat_map(|(name, errors)| views_of(name, errors));
@@ -230,6 +237,7 @@ fn layers(comparison: &Comparison) -> Table {
     ]);
     fields.extend(error_fields(|r: &Row<'_>| r.row.errors));
     fields.push(number("cka", |r: &Row<'_>| r.row.cka));
+    fields.push(number("router_agreement", |r: &Row<'_>| r.row.router_agreement));
     Table::new("layers", &fields, &rows)
 }
 

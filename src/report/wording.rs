@@ -10,6 +10,7 @@ mod cousins;
 mod faults;
 mod pairs;
 mod questions;
+mod routing;
 mod spread;
 
 pub use self::cousins::{CousinVerdict, Grade, cousins, grade};
@@ -107,6 +108,7 @@ fn about_all(comparison: &Comparison, differing: &[&QuantComparison]) -> Vec<Sen
     sentences.extend(spread::uneven(comparison));
     sentences.extend(worst_task(differing));
     sentences.extend(worst_layer(differing));
+    sentences.extend(routing::other_experts(differing));
     sentences.extend(questions::findings(comparison));
     sentences
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use candle_core::{Tensor, quantized::gguf_file};
+use qeval::checkpoint::config::Mixer;
 use serde_json::Value;
 
 use crate::support::{
@@ -204,22 +205,29 @@ fn known_configs_in_the_older_spelling_are_understood() {
     let Some(configs) = shared("data/configs") else { return };
     for path in entries(&configs) {
         let json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let config = qeval::checkpoint::config::from_hugging_face(&path, &json);
+        let config = qeval::checkpoint::config::from_hugging_face(&path, &json).unwrap();
+        let attention = config.attention().unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         match name.as_str() {
             "llama-3.2-1b" => {
-                let config = config.unwrap();
-                assert!((config.rope.theta - 500_000.0).abs() < 1e-9 && config.tie_word_embeddings);
-                assert!(matches!(config.rope.scaling,
+                assert!((config.ropes[0].theta - 500_000.0).abs() < 1e-9 && config.tie_word_embeddings);
+                assert!(matches!(config.ropes[0].scaling,
                     qeval::checkpoint::config::RopeScaling::Llama3 { factor, .. } if factor == 32.0));
             }
             "deepseek-r1-distill-qwen-7b" | "deepseek-r1-distill-qwen-7b-w8a8" | "qwen2.5-0.5b-instruct" => {
-                let config = config.unwrap();
-                assert!(config.attention_bias && !config.attention_output_bias);
+                assert!(attention.bias && !attention.output_bias && attention.window.is_none());
             }
-            "gemma-2-2b" | "mistral-7b-v0.1" | "phi-3-mini-4k-instruct" | "qwen3-0.6b" => {
-                assert!(config.unwrap_err().to_string().contains("not implemented"));
+            "gemma-2-2b" => {
+                let windows = config.layers.iter().filter(|layer| match &layer.mixer {
+                    Mixer::Attention(attention) => attention.window == Some(4096),
+                    _ => false,
+                });
+                assert_eq!((windows.count(), config.layers.len()), (13, 26));
+                assert_eq!((attention.softcap, config.logits_softcap), (Some(50.0), Some(30.0)));
             }
+            "mistral-7b-v0.1" => assert_eq!(attention.window, Some(4096)),
+            "phi-3-mini-4k-instruct" => assert_eq!(attention.window, Some(2047)),
+            "qwen3-0.6b" => assert_eq!((attention.head_dim, attention.num_attention_heads), (128, 16)),
             other => panic!("{other} is not listed in this test"),
         }
     }

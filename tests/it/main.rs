@@ -14,8 +14,11 @@ mod suites;
 mod tokenizer_gguf;
 
 // The decoder against other implementations.
+mod architectures;
 mod cousins;
 mod generation;
+mod gguf_architectures;
+mod gguf_writer;
 mod oracles;
 mod packed;
 mod packed_weights;
@@ -24,6 +27,7 @@ mod quantize_packed;
 mod simulated;
 mod trace;
 mod train_demo;
+mod variants;
 
 // The whole measurement against independent figures.
 mod anchors;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2};
 use qeval::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, config::FeedForward},
     evaluate::{self, Base, Observations, Settings, trace},
     model::Decoder,
     progress::Silent,
@@ -44,15 +44,17 @@ fn llama_equals_candle_transformers() {
     edit_tensors(folder.path(), |tensors| tensors.retain(|name, _| !name.ends_with(".bias")));
     let tokens: Vec<u32> = (0..100).map(|i| (i * 37 + 5) % 512).collect();
     let (decoder, logits) = ours(folder.path(), &tokens);
+    let attention = decoder.config.attention().unwrap();
+    let FeedForward::Mlp(mlp) = &decoder.config.layers[0].feed_forward else { panic!("a Llama has MLPs") };
     let config = llama::Config {
         hidden_size: decoder.config.hidden_size,
-        intermediate_size: decoder.config.intermediate_size,
+        intermediate_size: mlp.intermediate_size,
         vocab_size: decoder.config.vocab_size,
-        num_hidden_layers: decoder.config.num_hidden_layers,
-        num_attention_heads: decoder.config.num_attention_heads,
-        num_key_value_heads: decoder.config.num_key_value_heads,
+        num_hidden_layers: decoder.config.num_hidden_layers(),
+        num_attention_heads: attention.num_attention_heads,
+        num_key_value_heads: attention.num_key_value_heads,
         use_flash_attn: false,
-        rms_norm_eps: decoder.config.rms_norm_eps,
+        rms_norm_eps: decoder.config.norm.eps,
         rope_theta: 10_000.0,
         bos_token_id: None,
         eos_token_id: None,
@@ -135,11 +137,11 @@ fn a_linear_probe_equals_the_formula() {
         weight(&quant, "model.layers.0.self_attn.v_proj.bias"),
     );
     let embedded: Vec<f32> =
-        base.embed(&requests[0].tokens).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        base.embed(&requests[0].tokens, &[]).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     let (mut signal, mut error) = (0.0, 0.0);
     for row in embedded.chunks(hidden) {
         let square: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
-        let scale = 1.0 / (square / hidden as f64 + base.config.rms_norm_eps).sqrt();
+        let scale = 1.0 / (square / hidden as f64 + base.config.norm.eps).sqrt();
         let x: Vec<f64> = row.iter().zip(&norm).map(|(x, n)| f64::from(*x) * scale * n).collect();
         for out in 0..b.len() {
             let dot =

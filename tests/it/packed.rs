@@ -291,13 +291,15 @@ fn packed_against_single(decoder: &Decoder, ids: &[Vec<u32>]) -> f64 {
     let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
     let tables = decoder.rope_tables(lengths.iter().copied().max().unwrap()).unwrap();
     let geometry = Geometry::new(&lengths, &tables).unwrap();
-    let mut x = decoder.embed(&tokens).unwrap();
-    for layer in 0..decoder.config.num_hidden_layers {
+    let positions: Vec<u32> = lengths.iter().flat_map(|length| 0..*length as u32).collect();
+    let mut x = decoder.embed(&tokens, &positions).unwrap();
+    for layer in 0..decoder.config.num_hidden_layers() {
         x = decoder.layer(layer, &mut Decoded::default()).unwrap().forward(&x, &geometry, None).unwrap();
     }
     let normed = decoder.final_norm(&x).unwrap();
     let head = decoder.head_rows(0..decoder.config.vocab_size).unwrap();
-    let packed = normed.matmul(&head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let packed =
+        decoder.logits(&normed, &head.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     rms(&packed, &single) / rms(&single, &vec![0.0; single.len()])
 }
 

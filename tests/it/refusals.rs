@@ -48,10 +48,11 @@ fn configs_that_cannot_be_run_are_refused_by_key() {
         (|c| c["num_key_value_heads"] = 3.into(), &["num_key_value_heads"]),
         (|c| c["num_hidden_layers"] = 4.into(), &["layers.4"]),
         (|c| c["num_hidden_layers"] = 6.into(), &["model.layers.5", "missing"]),
-        (|c| c["rope_scaling"] = serde_json::json!({"rope_type": "longrope"}), &["longrope"]),
+        (|c| c["rope_scaling"] = serde_json::json!({"rope_type": "wavelets"}), &["wavelets"]),
+        (|c| c["rope_scaling"] = serde_json::json!({"rope_type": "longrope"}), &["short_factor", "missing"]),
         (|c| c["rope_scaling"] = serde_json::json!({"rope_type": "linear"}), &["factor", "missing"]),
         (|c| c["rope_theta"] = (-1).into(), &["rope_theta"]),
-        (|c| c["hidden_act"] = "gelu".into(), &["hidden_act", "gelu"]),
+        (|c| c["hidden_act"] = "xielu".into(), &["hidden_act", "xielu"]),
         (
             |c| c["quantization_config"] = serde_json::json!({"quant_method": "vptq"}),
             &["vptq", "quant_method"],
@@ -70,13 +71,13 @@ fn configs_that_cannot_be_run_are_refused_by_key() {
             },
             &["marlin-24"],
         ),
-        (|c| c["use_sliding_window"] = true.into(), &["use_sliding_window"]),
+        (|c| c["layer_types"] = serde_json::json!(vec!["conv"; 5]), &["layer_types", "conv"]),
         (|c| c["head_dim"] = 7.into(), &["head_dim"]),
         (
             |c| {
-                c.as_object_mut().unwrap().remove("rms_norm_eps");
+                c.as_object_mut().unwrap().remove("hidden_size");
             },
-            &["rms_norm_eps", "missing"],
+            &["hidden_size", "missing"],
         ),
         (
             |c| {

@@ -202,6 +202,13 @@ fn documents_are_short_and_their_links_lead_somewhere() {
 }
 
 #[test]
+fn readme_lists_the_architectures_that_the_code_does() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let table = qeval::checkpoint::architectures::table();
+    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
+}
+
+#[test]
 fn readme_names_the_commands_that_ci_runs() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();

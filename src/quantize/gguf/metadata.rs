@@ -9,7 +9,7 @@ use super::{
     vocabulary,
 };
 use crate::{
-    checkpoint::config::{Architecture, ModelConfig, RopeScaling},
+    checkpoint::config::{FeedForward, Mixer, RopeScaling},
     error::{Error, Result},
 };
 
@@ -50,7 +50,23 @@ fn is_of_the_file(key: &str) -> bool {
 
 fn of_config(base: &Base) -> Result<Keys> {
     let config = &base.config;
-    let name = Architecture::ALL.iter().find(|row| row.0 == config.architecture).map_or("", |row| row.3);
+    let not_yet = || {
+        let name = config.architecture.name();
+        Error::file(
+            &base.checkpoint.path,
+            format!("is a {name}, of which GGUF files cannot be written yet"),
+            "files of Llama- and Qwen2-type models can be written so far; llama.cpp's converter writes the others",
+        )
+    };
+    let name = config.architecture.gguf.map(|gguf| gguf.name).ok_or_else(not_yet)?;
+    // Keys of these two say all that their configs can.
+    let is_llama = name == "llama";
+    let first = config.layers.first().ok_or_else(not_yet)?;
+    let (Mixer::Attention(attention), FeedForward::Mlp(mlp), [rope], true) =
+        (&first.mixer, &first.feed_forward, &config.ropes[..], is_llama || name == "qwen2")
+    else {
+        return Err(not_yet());
+    };
     let mut keys: Keys = vec![
         ("general.architecture".to_owned(), Item::Text(name.to_owned())),
         ("general.name".to_owned(), Item::Text(base.name())),
@@ -68,34 +84,42 @@ fn of_config(base: &Base) -> Result<Keys> {
     };
     put("context_length", count("max_position_embeddings", config.max_position_embeddings)?);
     put("embedding_length", count("hidden_size", config.hidden_size)?);
-    put("block_count", count("num_hidden_layers", config.num_hidden_layers)?);
-    put("feed_forward_length", count("intermediate_size", config.intermediate_size)?);
-    put("attention.head_count", count("num_attention_heads", config.num_attention_heads)?);
-    put("attention.head_count_kv", count("num_key_value_heads", config.num_key_value_heads)?);
-    put("attention.layer_norm_rms_epsilon", Item::F32(config.rms_norm_eps as f32));
-    if config.num_attention_heads.checked_mul(config.head_dim) != Some(config.hidden_size) {
-        put("attention.key_length", count("head_dim", config.head_dim)?);
-        put("attention.value_length", count("head_dim", config.head_dim)?);
+    put("block_count", count("num_hidden_layers", config.num_hidden_layers())?);
+    put("feed_forward_length", count("intermediate_size", mlp.intermediate_size)?);
+    put("attention.head_count", count("num_attention_heads", attention.num_attention_heads)?);
+    put("attention.head_count_kv", count("num_key_value_heads", attention.num_key_value_heads)?);
+    put("attention.layer_norm_rms_epsilon", Item::F32(config.norm.eps as f32));
+    if attention.num_attention_heads.checked_mul(attention.head_dim) != Some(config.hidden_size) {
+        put("attention.key_length", count("head_dim", attention.head_dim)?);
+        put("attention.value_length", count("head_dim", attention.head_dim)?);
     }
     // As llama.cpp's converter: a Llama states what other architectures leave to be derived.
-    if config.architecture == Architecture::Llama {
-        put("rope.dimension_count", count("head_dim", config.head_dim)?);
+    if is_llama {
+        put("rope.dimension_count", count("head_dim", attention.head_dim)?);
     }
-    put("rope.freq_base", Item::F32(config.rope.theta as f32));
-    for (key, item) in rope_scaling(base, config)? {
+    put("rope.freq_base", Item::F32(rope.theta as f32));
+    for (key, item) in rope_scaling(base, &rope.scaling)? {
         put(key, item);
     }
-    if config.architecture == Architecture::Llama {
+    if is_llama {
         put("vocab_size", count("vocab_size", config.vocab_size)?);
     }
     Ok(keys)
 }
 
 /// Llama 3.1's scaling is a tensor, see `rope_divisors`.
-fn rope_scaling(base: &Base, config: &ModelConfig) -> Result<Vec<(&'static str, Item)>> {
+fn rope_scaling(base: &Base, scaling: &RopeScaling) -> Result<Vec<(&'static str, Item)>> {
     let kind = |name: &str| ("rope.scaling.type", Item::Text(name.to_owned()));
-    Ok(match &config.rope.scaling {
+    Ok(match scaling {
         RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Divisors { .. } => Vec::new(),
+        RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. } | RopeScaling::Proportional { .. } => {
+            return Err(Error::key(
+                &base.checkpoint.path,
+                "rope_type",
+                format!("`{}` cannot be said in the GGUF of this architecture", scaling.name()),
+                "quantize to a safetensors layout",
+            ));
+        }
         RopeScaling::Linear { factor } => {
             vec![kind("linear"), ("rope.scaling.factor", Item::F32(*factor as f32))]
         }

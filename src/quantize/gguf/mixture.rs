@@ -5,10 +5,7 @@
 //! (`llama_tensor_get_type_impl`, `tensor_type_fallback`, `tensor_allows_quantization`) as of 2026, without an importance
 //! matrix, for dense models.
 
-use crate::checkpoint::{
-    config::{Architecture, ModelConfig},
-    encoding::Encoding,
-};
+use crate::checkpoint::{config::ModelConfig, encoding::Encoding};
 
 /// A kind of file, as `general.file_type` numbers them (`llama_ftype` in llama.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,16 +102,16 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn of(config: &ModelConfig) -> Self {
-        let queries_per_key = config.num_attention_heads / config.num_key_value_heads.max(1);
-        let grouped = match config.architecture {
-            Architecture::Llama => queries_per_key > 1,
-            Architecture::Qwen2 => true,
-        };
+        let attention = config.attention();
+        let queries_per_key = attention
+            .map_or(1, |attention| attention.num_attention_heads / attention.num_key_value_heads.max(1));
+        let is_llama = config.architecture.gguf.is_some_and(|gguf| gguf.name == "llama");
+        let grouped = !is_llama || queries_per_key > 1;
         Self {
-            layers: config.num_hidden_layers,
+            layers: config.num_hidden_layers(),
             queries_per_key,
             tied: config.tie_word_embeddings,
-            is_70b: config.num_hidden_layers == 80 && grouped,
+            is_70b: config.num_hidden_layers() == 80 && grouped,
         }
     }
 

@@ -40,6 +40,8 @@ fn layers(comparison: &Comparison) -> Result<String> {
             ("kurtosis", "base"),
             ("kurtosis", "quant"),
             ("CKA", ""),
+            ("same experts", "of tokens"),
+            ("same experts", "injected"),
         ],
     );
     for (index, quant) in indexed(comparison) {
@@ -61,6 +63,8 @@ fn layers(comparison: &Comparison) -> Result<String> {
                 figure(cumulative, |v| v.base_kurtosis),
                 figure(cumulative, |v| v.quant_kurtosis),
                 layer.cka.map_or_else(Cell::missing, |cka| Cell::number(cka, 4)),
+                layer.router_agreement.map_or_else(Cell::missing, |share| Cell::number(share, 4)),
+                layer.injected_router_agreement.map_or_else(Cell::missing, |share| Cell::number(share, 4)),
             ];
             table.row(escaped(layer_name(layer).trim_start_matches("the ")), cells);
         }
