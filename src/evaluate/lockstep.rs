@@ -262,7 +262,11 @@ impl<'a> Pass<'a> {
         let side = &mut self.quants[quant];
         let start = Instant::now();
         let decoded = side.decoder.layer(layer, &mut self.decoded)?;
-        let inputs = side.advance(&decoded, chunk, progress)?;
+        let mut inputs = side.advance(&decoded, chunk, progress)?;
+        if !self.settings.probe_linears {
+            // Only the experts are still asked for.
+            inputs.iter_mut().flatten().for_each(|probed| probed.input = None);
+        }
         side.seconds += start.elapsed().as_secs_f64();
         self.operations += operations(side.decoder, layer, chunk);
         Ok((decoded, inputs))
@@ -294,14 +298,16 @@ impl<'a> Pass<'a> {
                 return Ok(TileProbe { cka: cka(ours, &side.hidden[number])?, ..TileProbe::default() });
             }
             let of_base = base_inputs.get(number).and_then(Option::as_ref);
-            let input = of_base.map(|probed| &probed.input);
+            let input = of_base.and_then(|probed| probed.input.as_ref());
             let mut probe = TileProbe::default();
             let cumulative = probe.cumulative.insert(LayerErrors::new());
             probe::absorb(cumulative, tile, input, ours, &side.hidden[number])?;
-            let (Some((decoded, inputs)), Some(of_base)) = (decoded, of_base) else { return Ok(probe) };
+            let (Some((decoded, inputs)), Some(of_base), Some(base_input)) = (decoded, of_base, input) else {
+                return Ok(probe);
+            };
             let mut seen = Seen::default();
             let injected = decoded
-                .forward(&of_base.input, &side.geometry(tile)?, Some(&mut seen))
+                .forward(base_input, &side.geometry(tile)?, Some(&mut seen))
                 .map_err(Error::compute("running a quant's layer on base's input"))?;
             probe::absorb(probe.injected.insert(LayerErrors::new()), tile, input, ours, &injected)?;
             if let Some(own) = inputs.get(number).and_then(Option::as_ref) {
@@ -338,7 +344,10 @@ impl<'a> Pass<'a> {
         let side = &self.quants[quant];
         let accumulators = &mut self.layers[quant][layer + 1].linears;
         for (number, tile) in chunk.tiles.iter().enumerate() {
-            let (Some(base_input), Some(quant_input)) = (&base_inputs[number], &quant_inputs[number]) else {
+            let input = |inputs: &'_ [Option<Probed>]| {
+                inputs[number].as_ref().and_then(|probed| probed.input.clone())
+            };
+            let (Some(base_input), Some(quant_input)) = (input(base_inputs), input(quant_inputs)) else {
                 continue;
             };
             let seen = |layer: &Layer, geometry: &Geometry, input: &Tensor| {
@@ -346,10 +355,8 @@ impl<'a> Pass<'a> {
                 layer.forward(input, geometry, Some(&mut seen)).map(|_| seen.linears)
             };
             let doing = "running a layer with its linears probed";
-            let ours =
-                seen(base_layer, &base.geometry(tile)?, &base_input.input).map_err(Error::compute(doing))?;
-            let theirs =
-                seen(decoded, &side.geometry(tile)?, &quant_input.input).map_err(Error::compute(doing))?;
+            let ours = seen(base_layer, &base.geometry(tile)?, &base_input).map_err(Error::compute(doing))?;
+            let theirs = seen(decoded, &side.geometry(tile)?, &quant_input).map_err(Error::compute(doing))?;
             for (name, input, output) in &ours {
                 let Some((_, _, other)) = theirs.iter().find(|(other, ..)| other == name) else { continue };
                 let injected =

@@ -18,8 +18,8 @@ use crate::{
 
 /// What a layer left behind of a probed tile.
 pub(super) struct Probed {
-    /// What went into it.
-    pub(super) input: Tensor,
+    /// What went into it, as long as it is needed.
+    pub(super) input: Option<Tensor>,
     /// The experts that each row went through; empty without any.
     pub(super) experts: Vec<u32>,
 }
@@ -60,7 +60,7 @@ impl<'a> Side<'a> {
                 .map_err(Error::compute("running a decoder layer"))?;
             progress.advance(tile.tokens() as u64);
             let input = std::mem::replace(hidden, output);
-            Ok(tile.probed.then_some(Probed { input, experts: seen.experts }))
+            Ok(tile.probed.then_some(Probed { input: Some(input), experts: seen.experts }))
         };
         map_tiles(decoder.device(), chunk.tiles.iter().zip(&mut self.hidden).collect(), one)
     }

@@ -24,7 +24,7 @@ use crate::{
     gguf_writer::{Model, Value, converted},
     support::{
         compare, edit_json, edit_tensors, entries, input_ids, max_abs_difference, qeval, refusal, shared,
-        tensors,
+        tensors, traced,
     },
 };
 
@@ -86,24 +86,6 @@ fn written(golden: &Path, out: &Path, quantized: bool) -> PathBuf {
     let path = out.join(if quantized { "q8_0.gguf" } else { "f32.gguf" });
     std::fs::write(&path, converted(golden).expect("llama.cpp knows it").bytes(quantized)).unwrap();
     path
-}
-
-/// `qeval trace` of these tokens.
-fn trace(model: &Path, ids: &[u32]) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("trace.safetensors");
-    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-    let ids = ids.join(",");
-    let output = qeval([
-        "trace".as_ref(),
-        model.as_os_str(),
-        "--tokens".as_ref(),
-        ids.as_ref(),
-        "--out".as_ref(),
-        out.as_os_str(),
-    ]);
-    assert!(output.status.success(), "{}: {}", model.display(), String::from_utf8_lossy(&output.stderr));
-    tensors(&out)
 }
 
 fn inspect(path: &Path) -> Json {
@@ -237,10 +219,10 @@ fn every_architecture_from_a_gguf_equals_transformers_and_its_folder() {
         let recorded = folder.join("golden.safetensors");
         let theirs = tensors(&recorded);
         for (row, ids) in input_ids(&recorded).iter().enumerate() {
-            let ours = trace(&path, ids);
+            let ours = traced(&path, ids);
             let (difference, tensor) = worst(&ours, &theirs, row, positions);
             assert!(difference < TOLERANCE, "{name}: {tensor} differs from transformers by {difference}");
-            let (difference, tensor) = worst(&ours, &trace(folder, ids), 0, positions);
+            let (difference, tensor) = worst(&ours, &traced(folder, ids), 0, positions);
             assert!(
                 difference < FOLDER_TOLERANCE,
                 "{name}: {tensor} differs from the folder by {difference}"
@@ -408,9 +390,9 @@ fn quantized_tensors_are_the_values_that_their_blocks_hold() {
         let dense = out.path().join("dense.gguf");
         std::fs::write(&dense, with_values_of(folder, &quant).bytes(false)).unwrap();
         let ids = &input_ids(&golden.join("golden.safetensors"))[0];
-        assert!(trace(&quant, ids) == trace(&dense, ids), "{name}");
+        assert!(traced(&quant, ids) == traced(&dense, ids), "{name}");
         let (difference, tensor) =
-            worst(&trace(&written(folder, out.path(), false), ids), &trace(folder, ids), 0, usize::MAX);
+            worst(&traced(&written(folder, out.path(), false), ids), &traced(folder, ids), 0, usize::MAX);
         assert!(difference < FOLDER_TOLERANCE, "{name}: {tensor} differs from the folder by {difference}");
 
         let text = out.path().join("text.txt");

@@ -215,6 +215,24 @@ pub(crate) fn refusal<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Str
     stderr
 }
 
+/// `qeval trace` of these tokens.
+pub(crate) fn traced(model: &Path, ids: &[u32]) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("trace.safetensors");
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    let ids = ids.join(",");
+    let output = qeval([
+        "trace".as_ref(),
+        model.as_os_str(),
+        "--tokens".as_ref(),
+        ids.as_ref(),
+        "--out".as_ref(),
+        out.as_os_str(),
+    ]);
+    assert!(output.status.success(), "{}: {}", model.display(), String::from_utf8_lossy(&output.stderr));
+    tensors(&out)
+}
+
 /// All f32 tensors of a safetensors file, by name, with their shapes.
 pub(crate) fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(path).expect("readable");

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::support::{
     demo_cousin, demo_weights, entries, input_ids, max_abs_difference, qeval, shared, stories, tensors,
+    traced,
 };
 
 /// Largest difference allowed in any logit or hidden value.
@@ -14,20 +15,8 @@ const TOLERANCE: f32 = 1e-3;
 fn check(folder: &Path) {
     let golden_path = folder.join("golden.safetensors");
     let golden = tensors(&golden_path);
-    let out = tempfile::tempdir().unwrap();
-    let out = out.path().join("trace.safetensors");
     for (row, ids) in input_ids(&golden_path).iter().enumerate() {
-        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-        let output = qeval([
-            "trace".as_ref(),
-            folder.as_os_str(),
-            "--tokens".as_ref(),
-            ids.join(",").as_ref(),
-            "--out".as_ref(),
-            out.as_os_str(),
-        ]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let traced = tensors(&out);
+        let traced = traced(folder, ids);
         assert_eq!(traced.len(), golden.len(), "{}: the same tensors", folder.display());
         for (name, (shape, expected)) in &golden {
             let (traced_shape, values) = &traced[name];
@@ -65,22 +54,10 @@ fn polyglot_equals_its_golden() {
 }
 
 fn check_logits_only(folder: &Path, (shape, expected): &(Vec<usize>, Vec<f32>)) {
-    let out = tempfile::tempdir().unwrap();
-    let out = out.path().join("trace.safetensors");
     for (row, ids) in input_ids(&folder.join("golden.safetensors")).iter().enumerate() {
-        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-        let output = qeval([
-            "trace".as_ref(),
-            folder.join("model.safetensors").as_os_str(),
-            "--tokens".as_ref(),
-            ids.join(",").as_ref(),
-            "--out".as_ref(),
-            out.as_os_str(),
-        ]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let traced = traced(&folder.join("model.safetensors"), ids);
         let per_row = expected.len() / shape[0];
-        let worst =
-            max_abs_difference(&tensors(&out)["logits"].1, &expected[row * per_row..(row + 1) * per_row]);
+        let worst = max_abs_difference(&traced["logits"].1, &expected[row * per_row..(row + 1) * per_row]);
         assert!(worst < TOLERANCE, "logits differ by {worst}");
     }
 }

@@ -17,7 +17,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use candle_core::Device;
@@ -35,7 +35,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{edit_json, entries, max_abs_difference, qeval, refusal, shared, tensors};
+use crate::support::{self, edit_json, entries, max_abs_difference, refusal, shared};
 
 /// Largest difference allowed in any logit or hidden value.
 const TOLERANCE: f32 = 1e-3;
@@ -489,18 +489,7 @@ fn shapes(config: &Value) -> BTreeMap<String, Vec<usize>> {
 /// Logits of `qeval trace`, which are finite.
 fn traced(folder: &Path, config: &Value) -> Vec<f32> {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let out: PathBuf = folder.join("trace.safetensors");
-    let ids: Vec<String> = ids(24).iter().map(u32::to_string).collect();
-    let output = qeval([
-        "trace".as_ref(),
-        folder.as_os_str(),
-        "--tokens".as_ref(),
-        ids.join(",").as_ref(),
-        "--out".as_ref(),
-        out.as_os_str(),
-    ]);
-    assert!(output.status.success(), "{config}: {}", String::from_utf8_lossy(&output.stderr));
-    let (shape, logits) = tensors(&out).remove("logits").unwrap();
+    let (shape, logits) = support::traced(folder, &ids(24)).remove("logits").unwrap();
     assert_eq!(shape, [1, 24, 96]);
     assert!(logits.iter().all(|logit| logit.is_finite()), "{config}");
     logits

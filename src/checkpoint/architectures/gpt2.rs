@@ -19,19 +19,17 @@ pub(super) static GPT2: Architecture = Architecture {
     model_types: &["gpt2"],
     gguf: Some(Gguf { name: "gpt2", experts: false, settings: |_| Ok(()), piece: gguf_piece }),
     config,
-    hugging_face: HuggingFaceNames {
-        stem: "transformer",
-        layers: "h",
-        modules: &[
-            ("embed_tokens", "wte"),
-            ("embed_positions", "wpe"),
-            ("norm", "ln_f"),
-            ("input_layernorm", "ln_1"),
-            ("post_attention_layernorm", "ln_2"),
-        ],
-        piece,
-    },
+    hugging_face: HuggingFaceNames { stem: "transformer", layers: "h", modules: MODULES, piece },
 };
+
+/// What GPT-Neo calls alike.
+pub(super) const MODULES: &[(&str, &str)] = &[
+    ("embed_tokens", "wte"),
+    ("embed_positions", "wpe"),
+    ("norm", "ln_f"),
+    ("input_layernorm", "ln_1"),
+    ("post_attention_layernorm", "ln_2"),
+];
 
 fn config(architecture: &'static Architecture, keys: &Keys) -> Result<ModelConfig> {
     keys.only_flag("add_cross_attention", false)?;

@@ -5,6 +5,8 @@ use serde_json::Value as Json;
 use super::{
     Architecture, HuggingFaceNames,
     common::{DERIVED, activation, attention, layer, layer_norm, model, sizes},
+    gpt2,
+    stored::{Name, Piece},
 };
 use crate::{
     checkpoint::config::{Activation, Attention, FeedForward, Mixer, Mlp, ModelConfig, keys::Keys},
@@ -18,25 +20,21 @@ pub(super) static GPT_NEO: Architecture = Architecture {
     model_types: &["gpt_neo"],
     gguf: None,
     config,
-    hugging_face: HuggingFaceNames {
-        stem: "transformer",
-        layers: "h",
-        modules: &[
-            ("embed_tokens", "wte"),
-            ("embed_positions", "wpe"),
-            ("norm", "ln_f"),
-            ("input_layernorm", "ln_1"),
-            ("post_attention_layernorm", "ln_2"),
-            ("self_attn.q_proj", "attn.attention.q_proj"),
-            ("self_attn.k_proj", "attn.attention.k_proj"),
-            ("self_attn.v_proj", "attn.attention.v_proj"),
-            ("self_attn.o_proj", "attn.attention.out_proj"),
-            ("mlp.up_proj", "mlp.c_fc"),
-            ("mlp.down_proj", "mlp.c_proj"),
-        ],
-        piece: |_, _| None,
-    },
+    hugging_face: HuggingFaceNames { stem: "transformer", layers: "h", modules: gpt2::MODULES, piece },
 };
+
+fn piece(_: &ModelConfig, name: &Name) -> Option<Vec<Piece>> {
+    let module = match name.module {
+        "self_attn.q_proj" => "attn.attention.q_proj",
+        "self_attn.k_proj" => "attn.attention.k_proj",
+        "self_attn.v_proj" => "attn.attention.v_proj",
+        "self_attn.o_proj" => "attn.attention.out_proj",
+        "mlp.up_proj" => "mlp.c_fc",
+        "mlp.down_proj" => "mlp.c_proj",
+        _ => return None,
+    };
+    Piece::whole(module).only()
+}
 
 fn config(architecture: &'static Architecture, keys: &Keys) -> Result<ModelConfig> {
     let sizes = sizes(keys, DERIVED)?;
